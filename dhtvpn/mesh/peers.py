@@ -11,7 +11,7 @@ The transitions stand in ``TRANSITIONS``; only :meth:`Peer.move` sets a state.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import NotFoundError
@@ -91,12 +91,10 @@ class Peer:
         return "direct" if self.state is PeerState.CONNECTED else None
 
     @property
-    def allowed_ips(self) -> list[str]:
-        """The inner addresses that may go to and come from this peer, as CIDR."""
-        addresses: list[IPv4Address | IPv6Address] = [self.ipv6]
-        if self.ipv4 is not None:
-            addresses.append(self.ipv4)
-        return [f"{address}/{address.max_prefixlen}" for address in addresses]
+    def allowed_ips(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The inner addresses that may go to and come from this peer."""
+        own = IPv6Network(self.ipv6)
+        return (own,) if self.ipv4 is None else (own, IPv4Network(self.ipv4))
 
 
 class PeerTable:

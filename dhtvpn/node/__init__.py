@@ -1,0 +1,15 @@
+"""One joined network: membership, directory, paths and tunnels, tied together.
+
+``node.Node`` owns the parts; each part has one file:
+
+    claim          the IPv4 address that this node holds, and who moves when two hold one
+    surroundings   what the outside sees of this node: candidates, public endpoints, kind of NAT
+    announcer      publishes this node's record
+    finder         watches the topics and keeps the roster
+    tunnels        handshakes here, data messages in the engine
+    connector      brings up a path to each member
+    liveness       pings along each path and notices when it is gone
+    stock          plain WireGuard peers attached by hand
+    memory         what is remembered on disk, so that a restart needs no directory
+    status         the document that `dhtvpn status --json` prints
+"""

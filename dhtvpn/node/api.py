@@ -1,0 +1,79 @@
+"""What the local API can ask of a node (control.schema.NodeApi)."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from dhtvpn.membership.addresses import ipv4_network, ipv6_network
+from dhtvpn.node.node import Node
+from dhtvpn.node.status import status_document
+from dhtvpn.node.stock import StockPeer
+
+
+class LocalApi:
+    """Reads and steers one node for the control server."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def status(self) -> dict[str, Any]:
+        return status_document(self._node)
+
+    async def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[dict[str, Any]]:
+        """Control-frame round trips through the tunnel, ``interval_s`` apart. Raises NotFoundError."""
+        node = self._node
+        target = node.table.find(peer)
+        for sequence in range(1, count + 1):
+            began = time.monotonic()
+            rtt_ms = await node.liveness.ping(target)
+            yield {
+                "seq": sequence,
+                "name": target.name,
+                "rtt_ms": None if rtt_ms is None else round(rtt_ms, 2),
+                "path": target.path,
+                "endpoint": None if target.endpoint is None else str(target.endpoint),
+            }
+            if sequence < count:
+                await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began)))
+
+    async def changed(self, timeout_s: float) -> None:
+        await self._node.events.changed(timeout_s)
+
+    async def leave(self) -> None:
+        self._node.stop_requested.set()
+
+    def events(self) -> AsyncIterator[dict[str, Any]]:
+        return self._node.events.stream()
+
+    def stock_peers(self) -> list[dict[str, Any]]:
+        return [_document(stock) for stock in self._node.stock.all()]
+
+    async def add_stock_peer(self, name: str, public_key_b64: str) -> dict[str, Any]:
+        """Attach a client and return what it has to be told, its preshared key included."""
+        node = self._node
+        stock = node.stock.add(name, public_key_b64, node.taken_ipv4())
+        public = node.surroundings.public_endpoints
+        hosts = [candidate.endpoint for candidate in node.surroundings.candidates()]
+        network_id = node.config.network_id
+        return {
+            **_document(stock),
+            "preshared_key": base64.b64encode(stock.preshared_key).decode(),
+            "node_public_key": node.tunnel_public_key_base64,
+            "endpoint": str(next(iter([*public, *hosts]))) if public or hosts else None,
+            "allowed_ips": [f"{node.claim.address}/32", f"{node.ipv6}/128"],
+            "networks": [str(ipv4_network(network_id)), str(ipv6_network(network_id))],
+        }
+
+    async def remove_stock_peer(self, name: str) -> None:
+        self._node.stock.remove(name)
+
+
+def _document(stock: StockPeer) -> dict[str, Any]:
+    return {
+        "name": stock.peer.name,
+        "public_key": base64.b64encode(stock.peer.tunnel_key).decode(),
+        "ipv4": None if stock.peer.ipv4 is None else str(stock.peer.ipv4),
+        "ipv6": str(stock.peer.ipv6),
+    }

@@ -1,0 +1,103 @@
+"""Pings along every path: measures the round trip, keeps NAT mappings open, notices a path that is gone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dhtvpn.mesh import frames
+from dhtvpn.mesh.peers import Peer
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 15.0
+"""Between pings of an idle path. UDP mappings last two minutes at least by RFC 4787 (REQ-5), 30 s in
+practice."""
+REPLY_DEADLINE_S = 1.0
+LOST_AFTER = 4
+"""Unanswered pings in a row, one second apart, after which a path counts as lost."""
+MAX_WAITING = 64
+"""Tokens outstanding per peer; the oldest is forgotten first."""
+
+
+@dataclass
+class _Waiting:
+    sent: dict[bytes, tuple[float, asyncio.Future[float]]] = field(default_factory=dict)
+
+
+class Liveness:
+    """Measures peers; whoever wants a single measurement calls :meth:`ping`."""
+
+    def __init__(
+        self,
+        *,
+        send_frame: Callable[[Peer, frames.Frame], None],
+        random_bytes: Callable[[int], bytes],
+        lost: Callable[[Peer], None],
+    ) -> None:
+        self._send_frame = send_frame
+        self._random_bytes = random_bytes
+        self._lost = lost
+        self._waiting: dict[int, _Waiting] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def watch(self, peer: Peer) -> None:
+        """Keep an eye on ``peer`` from now until it is lost or :meth:`forget` is called."""
+        task = self._tasks.get(peer.number)
+        if task is None or task.done():
+            self._tasks[peer.number] = asyncio.create_task(self._watch(peer), name=f"ping {peer.id}")
+
+    def forget(self, peer: Peer) -> None:
+        task = self._tasks.pop(peer.number, None)
+        if task is not None:
+            task.cancel()
+        self._waiting.pop(peer.number, None)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def frame_received(self, peer: Peer, frame: frames.Ping | frames.Pong) -> None:
+        """Answer a Ping; match a Pong to what we sent."""
+        if isinstance(frame, frames.Ping):
+            self._send_frame(peer, frames.Pong(frame.token))
+            return
+        sent = self._waiting.get(peer.number, _Waiting()).sent.pop(frame.token, None)
+        if sent is not None and not sent[1].done():
+            sent[1].set_result((time.monotonic() - sent[0]) * 1e3)
+
+    async def ping(self, peer: Peer, deadline_s: float = REPLY_DEADLINE_S) -> float | None:
+        """One round trip in milliseconds, or None when nothing came back in time."""
+        waiting = self._waiting.setdefault(peer.number, _Waiting()).sent
+        while len(waiting) >= MAX_WAITING:
+            waiting.pop(next(iter(waiting)))
+        token = self._random_bytes(frames.TOKEN_SIZE)
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        waiting[token] = (time.monotonic(), answer)
+        self._send_frame(peer, frames.Ping(token))
+        try:
+            rtt_ms = await asyncio.wait_for(answer, deadline_s)
+        except TimeoutError:
+            return None
+        finally:
+            waiting.pop(token, None)
+        peer.rtt_ms = rtt_ms if peer.rtt_ms is None else 0.7 * peer.rtt_ms + 0.3 * rtt_ms
+        return rtt_ms
+
+    async def _watch(self, peer: Peer) -> None:
+        missed = 0
+        while missed < LOST_AFTER:
+            started = time.monotonic()
+            received = peer.rx_bytes
+            if await self.ping(peer) is not None or peer.rx_bytes > received:
+                missed = 0
+                await asyncio.sleep(INTERVAL_S)
+            else:
+                missed += 1
+                await asyncio.sleep(max(0.0, REPLY_DEADLINE_S - (time.monotonic() - started)))
+        log.info("peer %s: no answer to %d pings, the path is lost", peer.id, missed)
+        peer.rtt_ms = None
+        self._lost(peer)

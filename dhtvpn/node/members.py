@@ -1,0 +1,164 @@
+"""Turns verified records into peers: one place where the roster, the peer table and the paths meet."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError
+from dhtvpn.identity import Identity, short_id, tunnel_public_key
+from dhtvpn.membership.addresses import Claim, holders, ipv6_address
+from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.membership.pairwise import ice_credentials, tunnel_psk
+from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.node.connector import AgentMaker, Connector
+from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.records.record import EndpointRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Member:
+    """Another node: its peer entry, the way to it, and its claim to an IPv4 address."""
+
+    peer: Peer
+    connector: Connector
+    claim: Claim
+    sequence: int = 0
+
+
+class Members:
+    """Every other node of the network that this one knows, from records or from memory."""
+
+    def __init__(
+        self,
+        *,
+        network_id: NetworkId,
+        identity: Identity,
+        session_nonce: bytes,
+        table: PeerTable,
+        tunnels: Tunnels,
+        surroundings: Surroundings,
+        make_agent: AgentMaker,
+        changed: Callable[[Peer], None],
+        drops: Drops,
+    ) -> None:
+        self._network_id = network_id
+        self._identity = identity
+        self._session_nonce = session_nonce
+        self._table = table
+        self._tunnels = tunnels
+        self._surroundings = surroundings
+        self._make_agent = make_agent
+        self._changed = changed
+        self._drops = drops
+        self._members: dict[bytes, Member] = {}
+
+    def all(self) -> list[Member]:
+        return list(self._members.values())
+
+    def claims(self) -> list[Claim]:
+        return [member.claim for member in self._members.values()]
+
+    def of(self, peer: Peer) -> Member | None:
+        """The member behind ``peer``; None for a stock peer."""
+        return self._members.get(peer.node_key) if peer.node_key is not None else None
+
+    def remember(
+        self, claim: Claim, name: str, endpoints: list[Endpoint], timestamp: bytes | None, sequence: int
+    ) -> None:
+        """A member known from an earlier run: try where it answered last, without waiting for anyone."""
+        member = self._add(claim, name, timestamp)
+        if member is None:
+            return
+        member.sequence = sequence
+        member.connector.known_endpoints = [e for e in endpoints if self._surroundings.may_send_to(e)]
+        if member.connector.known_endpoints:
+            member.connector.start()
+
+    def record_arrived(self, record: EndpointRecord, sequence: int) -> None:
+        """A verified record that is news to the roster. Raises nothing: bad keys are dropped and counted."""
+        claim = Claim(record.node_key, record.ipv4_attempt, record.since)
+        member = self._members.get(record.node_key)
+        if member is None:
+            member = self._add(claim, record.name, None)
+        if member is None or sequence < member.sequence:
+            return
+        member.sequence = sequence
+        member.peer.name = record.name
+        if record.leaving:
+            member.connector.gone()
+            return
+        if claim != member.claim:
+            member.claim = claim
+            self._assign_ipv4()
+        credentials = ice_credentials(
+            self._identity.shared_secret(record.node_key),
+            self._identity.node_key,
+            self._session_nonce,
+            record.node_key,
+            record.session_nonce,
+        )
+        candidates = self._surroundings.usable(record.candidates)
+        member.connector.record_arrived(record.session_nonce, credentials, candidates)
+
+    def record_expired(self, node_key: bytes) -> None:
+        """The directory has no record of the member any more. A session that works goes on without."""
+        member = self._members.get(node_key)
+        if member is not None and member.peer.path is None:
+            member.connector.gone()
+
+    def checked(self, ufrag: str) -> None:
+        """A connectivity check that no agent of ours waits for: its sender has lost the path to us."""
+        for member in self._members.values():
+            if member.connector.ufrag == ufrag:
+                member.connector.checked_by_peer()
+
+    async def close(self) -> None:
+        for member in self._members.values():
+            await member.connector.close()
+
+    def _add(self, claim: Claim, name: str, timestamp: bytes | None) -> Member | None:
+        try:
+            tunnel_key = tunnel_public_key(claim.node_key)
+        except DecodeError as error:
+            self._drops.count("record", error.reason)
+            return None
+        peer = self._table.add(
+            tunnel_key=tunnel_key,
+            node_key=claim.node_key,
+            id=short_id(claim.node_key),
+            name=name,
+            ipv4=None,
+            ipv6=ipv6_address(self._network_id, claim.node_key),
+        )
+        if peer is None:
+            self._drops.count("node", "peer_table_full")
+            return None
+        connector = Connector(
+            peer,
+            tunnels=self._tunnels,
+            make_agent=self._make_agent,
+            own_candidates=self._surroundings.candidates,
+            changed=self._changed,
+        )
+        member = Member(peer, connector, claim)
+        self._members[claim.node_key] = member
+        psk = tunnel_psk(self._network_id.secret, self._identity.node_key, claim.node_key)
+        self._tunnels.add(peer, psk, timestamp)
+        self._assign_ipv4()
+        log.info("peer %s (%s) is a member", peer.id, name)
+        return member
+
+    def _assign_ipv4(self) -> None:
+        """Give each IPv4 address to the member with the best claim to it; the others have none until
+        they have moved on."""
+        standing = {claim: address for address, claim in holders(self._network_id, self.claims()).items()}
+        for member in self._members.values():
+            address = standing.get(member.claim)
+            if member.peer.ipv4 != address:
+                member.peer.ipv4 = address
+                self._tunnels.update_allowed_ips(member.peer)

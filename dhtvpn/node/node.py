@@ -1,0 +1,351 @@
+"""One joined network: ties membership, directory, paths and tunnels together and runs them."""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from dhtvpn.dataplane import messages as engine_events
+from dhtvpn.dataplane.process import EngineProcess
+from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
+from dhtvpn.drops import Drops
+from dhtvpn.errors import SystemRefusedError
+from dhtvpn.identity import Identity, short_id
+from dhtvpn.membership.addresses import ipv6_address
+from dhtvpn.mesh import frames
+from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
+from dhtvpn.nat.port import UdpPort
+from dhtvpn.node.announcer import Announcer
+from dhtvpn.node.bootstrap import Bootstrapper
+from dhtvpn.node.claim import OwnClaim
+from dhtvpn.node.config import NodeConfig
+from dhtvpn.node.connector import AgentMaker
+from dhtvpn.node.events import Events
+from dhtvpn.node.finder import Finder
+from dhtvpn.node.liveness import Liveness
+from dhtvpn.node.members import Members
+from dhtvpn.node.memory import Memory
+from dhtvpn.node.stock import StockPeers
+from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.records.envelope import OpenedRecord
+from dhtvpn.records.record import EndpointRecord
+from dhtvpn.records.roster import Roster
+from dhtvpn.records.topic import Topic
+from dhtvpn.wireguard.device import Device
+
+log = logging.getLogger(__name__)
+
+SURVEY_S = (3.0, 15.0, 120.0)
+"""Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
+SAVE_S = 30.0
+STRANGER_PAUSE_S = 5.0
+"""A handshake from an unknown key may be a member whose record is on its way: look at most this often."""
+FIRST_SURVEY_S = 0.7
+"""How long the first record waits for the public endpoint. Without it peers would start with half the
+candidates; later than this they had better start with the host's own."""
+
+
+class Node:
+    """A node of one network. ``run`` until cancelled, then ``depart`` and ``close``."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        identity: Identity,
+        claim: OwnClaim,
+        port: UdpPort,
+        directory: KademliaDirectory,
+        engine: EngineProcess,
+        interface: str,
+        surroundings: Surroundings,
+        make_agent: AgentMaker,
+        move_address: Callable[[IPv4Address, IPv4Address], Coroutine[Any, Any, None]],
+        events: Events,
+        drops: Drops,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.config = config
+        self.claim = claim
+        self.port = port
+        self.directory = directory
+        self.engine = engine
+        self.interface = interface
+        self.surroundings = surroundings
+        self.events = events
+        self.drops = drops
+        self.started = time.monotonic()
+        self.ipv6 = ipv6_address(config.network_id, identity.node_key)
+        self.id = short_id(identity.node_key)
+        self.tunnel_public_key_base64 = base64.b64encode(identity.tunnel_public_key).decode()
+        self.table = PeerTable()
+        self.stop_requested = asyncio.Event()
+        self._move_address = move_address
+        self._identity = identity
+        self._session_nonce = random_bytes(frames.NONCE_SIZE)
+        self._last_stranger = -STRANGER_PAUSE_S
+        self._background: set[asyncio.Task[None]] = set()
+        self._surveyed = asyncio.Event()
+        self.tunnels = Tunnels(
+            device=Device(identity.tunnel_private_key, random_bytes, drops=drops),
+            engine=engine,
+            table=self.table,
+            send=port.send,
+            drops=drops,
+            listener=self,
+        )
+        self.liveness = Liveness(
+            send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
+        )
+        self.members = Members(
+            network_id=config.network_id,
+            identity=identity,
+            session_nonce=self._session_nonce,
+            table=self.table,
+            tunnels=self.tunnels,
+            surroundings=surroundings,
+            make_agent=make_agent,
+            changed=self._peer_changed,
+            drops=drops,
+        )
+        self.stock = StockPeers(
+            config.network_directory / "stock-peers.json",
+            network_id=config.network_id,
+            table=self.table,
+            tunnels=self.tunnels,
+            random_bytes=random_bytes,
+        )
+        self.announcer = Announcer(
+            directory=directory,
+            identity=identity,
+            topic_at=self._topic_at,
+            record=self._record,
+            random_bytes=random_bytes,
+            published=self._published,
+        )
+        self.finder = Finder(
+            directory=directory,
+            topic_at=self._topic_at,
+            roster=Roster(),
+            own_node_key=identity.node_key,
+            member_found=self._member_found,
+            member_expired=self.members.record_expired,
+            drops=drops,
+        )
+        self._memory = Memory(
+            RememberedPeers(config.network_directory / "peers.json"),
+            RememberedContacts(config.network_directory / "contacts.json"),
+            members=self.members,
+            tunnels=self.tunnels,
+            directory=directory,
+        )
+        self._topics: dict[int, Topic] = {}
+        port.on_tunnel(self.tunnels.datagram_received)
+        port.on_unknown_ufrag(self.members.checked)
+
+    async def run(self) -> None:
+        """Find and connect everyone, until cancelled or ``stop_requested``."""
+        contacts = self._memory.recall()
+        self.stock.load(self.taken_ipv4())
+        bootstrapper = Bootstrapper(
+            directory=self.directory,
+            names=self.config.bootstrap,
+            remembered=contacts,
+            families=self.port.families,
+            say=self.events.say,
+            answered=self._directory_reached,
+        )
+        loops = (
+            bootstrapper.run(),
+            self._survey_loop(bootstrapper),
+            self._announce_when_surveyed(),
+            self._find_when_reached(),
+            self._save_loop(),
+            self._expire_stock_loop(),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop) for loop in loops]
+            await self.stop_requested.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def depart(self) -> None:
+        """Tell peers and directory that this node goes. Quick: nobody is waited for longer than a second."""
+        for peer in self.table.connected():
+            if peer.node_key is not None:
+                self.tunnels.send_frame(peer, frames.Goodbye())
+        await self.announcer.goodbye(replace(self._record(), leaving=True))
+
+    async def close(self) -> None:
+        """Release everything but the descriptors, which belong to the daemon."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.liveness.close()
+        await self.members.close()
+        self.tunnels.close()
+        self._save()
+
+    # What the tunnels tell (tunnels.TunnelListener)
+
+    def session_up(self, peer: Peer) -> None:
+        member = self.members.of(peer)
+        if member is None:
+            if peer.move(Occasion.SESSION_UP):
+                self._peer_changed(peer)
+            return
+        hello = frames.Hello(self._session_nonce, 0, self.config.hostname)
+        self.tunnels.send_frame(peer, hello)
+        member.connector.session_up()
+        self.liveness.watch(peer)
+
+    def frame_received(self, peer: Peer, frame: frames.Frame) -> None:
+        match frame:
+            case frames.Hello():
+                peer.session_nonce = frame.session_nonce
+            case frames.Ping() | frames.Pong():
+                self.liveness.frame_received(peer, frame)
+            case frames.Goodbye():
+                member = self.members.of(peer)
+                if member is not None:
+                    self.liveness.forget(peer)
+                    member.connector.gone()
+
+    def endpoint_moved(self, peer: Peer) -> None:
+        member = self.members.of(peer)
+        if member is not None and peer.state is PeerState.CONNECTED:
+            member.connector.remember_endpoint()
+
+    def stranger_knocked(self) -> None:
+        now = time.monotonic()
+        if now - self._last_stranger >= STRANGER_PAUSE_S:
+            self._last_stranger = now
+            self._in_background(self.finder.look_up())
+
+    def engine_event(self, event: engine_events.Event) -> None:
+        self.tunnels.engine_event(event)
+
+    # Loops
+
+    async def _survey_loop(self, bootstrapper: Bootstrapper) -> None:
+        servers = await bootstrapper.endpoints()
+        for number in range(1 << 62):
+            known = self.directory.contacts()
+            changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
+            if changed:
+                public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
+                self.events.say("nat", f"seen from outside as {public or 'unknown'}")
+                self.announcer.announce()
+            self._surveyed.set()
+            await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
+
+    async def _announce_when_surveyed(self) -> None:
+        try:
+            await asyncio.wait_for(self._surveyed.wait(), FIRST_SURVEY_S)
+        except TimeoutError:
+            log.info("publishing without a public endpoint for now")
+        await self._until_reached()
+        await self.announcer.run()
+
+    async def _find_when_reached(self) -> None:
+        await self._until_reached()
+        await self.finder.run()
+
+    async def _until_reached(self) -> None:
+        while not self.directory.size:
+            await self.events.changed(0.25)
+
+    async def _save_loop(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            self._save()
+
+    async def _expire_stock_loop(self) -> None:
+        """A stock peer sends nothing when idle: after REJECT_AFTER_TIME without a handshake we know no
+        more about it."""
+        while True:
+            await asyncio.sleep(10.0)
+            for stock in self.stock.all():
+                handshake = self.tunnels.last_handshake(stock.peer)
+                stale = handshake is None or time.monotonic() - handshake > 180.0
+                if stale and stock.peer.move(Occasion.PATH_LOST):
+                    self._peer_changed(stock.peer)
+
+    # Reactions
+
+    def _member_found(self, opened: OpenedRecord) -> None:
+        self.members.record_arrived(opened.record, opened.sequence)
+        held = self.claim.address
+        if self.claim.settle(self.members.claims(), time.time()):
+            self._in_background(self._move_address(held, self.claim.address))
+            self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
+            self.announcer.announce()
+
+    def _directory_reached(self) -> None:
+        self.announcer.announce()
+        self.events.wake()
+
+    def _published(self, stores: int) -> None:
+        log.info("record published, %d other nodes hold it", stores)
+        self.events.wake()
+
+    def _peer_changed(self, peer: Peer) -> None:
+        match peer.state:
+            case PeerState.CONNECTED:
+                text = f"{peer.name} ({peer.ipv4 or peer.ipv6}) is connected at {peer.endpoint}"
+            case PeerState.CONNECTING:
+                text = f"{peer.name}: connecting"
+            case PeerState.UNREACHABLE:
+                text = f"{peer.name} is unreachable"
+        self.events.say("peer", text)
+        if peer.state is PeerState.CONNECTED:
+            self._in_background(self._save_soon())
+
+    def _path_lost(self, peer: Peer) -> None:
+        member = self.members.of(peer)
+        if member is not None:
+            member.connector.path_lost()
+
+    async def _save_soon(self) -> None:
+        self._save()
+
+    def _save(self) -> None:
+        try:
+            self._memory.save()
+        except SystemRefusedError as error:
+            self.events.say("warning", str(error))
+
+    # Facts
+
+    def _topic_at(self, epoch: int) -> Topic:
+        if epoch not in self._topics:
+            self._topics = {e: t for e, t in self._topics.items() if e >= epoch - 2}
+            self._topics[epoch] = Topic.derive(self.config.network_id.secret, epoch)
+        return self._topics[epoch]
+
+    def _record(self) -> EndpointRecord:
+        return EndpointRecord(
+            node_key=self._identity.node_key,
+            name=self.config.hostname,
+            session_nonce=self._session_nonce,
+            candidates=self.surroundings.candidates(),
+            ipv4_attempt=self.claim.attempt,
+            since=self.claim.since,
+            features=0,
+            leaving=False,
+        )
+
+    def taken_ipv4(self) -> set[IPv4Address]:
+        """Overlay addresses that somebody holds, as far as this node knows."""
+        return {self.claim.address, *(peer.ipv4 for peer in self.table.all() if peer.ipv4)}
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

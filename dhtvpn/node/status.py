@@ -1,0 +1,69 @@
+"""The status document: what ``GET /v1/status`` returns and ``dhtvpn status --json`` prints.
+
+Its shape is a contract with scripts (docs/local-api.md): fields are added, never changed.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.peers import Peer
+
+if TYPE_CHECKING:
+    from dhtvpn.node.node import Node
+
+
+def status_document(node: "Node") -> dict[str, Any]:
+    """The document of ``node`` as of now."""
+    return {
+        "network": {
+            "name": node.config.network,
+            "id": node.config.network_id.short,
+            "mode": node.config.network_id.mode.name.lower(),
+        },
+        "node": {
+            "name": node.config.hostname,
+            "id": node.id,
+            "ipv4": str(node.claim.address),
+            "ipv6": str(node.ipv6),
+            "interface": node.interface,
+            "udp_port": node.port.port,
+            "public_key": node.tunnel_public_key_base64,
+        },
+        "nat": {
+            "mapping": node.surroundings.mapping.value,
+            "public_endpoints": [str(endpoint) for endpoint in node.surroundings.public_endpoints],
+        },
+        "dht": {
+            "nodes": node.directory.size,
+            "records_published": sum(1 for stores in node.announcer.confirmed.values() if stores),
+            "records_stored": node.directory.stored,
+        },
+        "engine": {"state": "running" if node.engine.running else "restarting", "offloads": []},
+        "uptime_s": round(time.monotonic() - node.started, 1),
+        "peers": [peer_document(node, peer) for peer in node.table.all()],
+        "drops": node.drops.as_dict(),
+    }
+
+
+def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
+    """One entry of ``peers``."""
+    handshake = node.tunnels.last_handshake(peer)
+    return {
+        "name": peer.name,
+        "id": peer.id,
+        "ipv4": _text(peer.ipv4),
+        "ipv6": str(peer.ipv6),
+        "state": peer.state.value,
+        "path": peer.path,
+        "endpoint": _text(peer.endpoint),
+        "rtt_ms": None if peer.rtt_ms is None else round(peer.rtt_ms, 2),
+        "rx_bytes": peer.rx_bytes,
+        "tx_bytes": peer.tx_bytes,
+        "last_handshake_s": None if handshake is None else round(time.monotonic() - handshake, 1),
+        "stock": peer.node_key is None,
+    }
+
+
+def _text(value: object | Endpoint | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,84 @@
+"""What this node can be reached at: its own addresses, its public endpoints, and the kind of NAT.
+
+Every DHT node answers STUN, so the public endpoint is learnt from the contacts of the directory, from
+two or more where there are two: equal answers mean endpoint-independent mapping (RFC 4787 section 4.1).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.membership.addresses import ipv4_network, ipv6_network
+from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
+
+log = logging.getLogger(__name__)
+
+STUN_SERVERS = 4
+"""Directory contacts asked per survey and family: two tell the mapping, two more cover dead ones."""
+
+HostAddress = IPv4Address | IPv6Address
+
+
+class Surveyor(Protocol):
+    """Asks STUN servers, over the node's own port, where they see it."""
+
+    async def __call__(self, servers: Sequence[Endpoint]) -> Survey: ...
+
+
+class Surroundings:
+    """Keeps the newest survey and turns it, with the host's addresses, into candidates."""
+
+    def __init__(
+        self,
+        *,
+        network_id: NetworkId,
+        port: int,
+        host_addresses: Callable[[], Awaitable[Sequence[HostAddress]]],
+        survey: Surveyor,
+    ) -> None:
+        self._overlay = (ipv4_network(network_id), ipv6_network(network_id))
+        self._port = port
+        self._host_addresses = host_addresses
+        self._ask = survey
+        self._hosts: tuple[Endpoint, ...] = ()
+        self.mapping = Mapping.UNKNOWN
+        self.public_endpoints: tuple[Endpoint, ...] = ()
+
+    async def look(self, servers: Sequence[Endpoint]) -> bool:
+        """Read the host's addresses, survey through ``servers``; return whether the candidates changed.
+
+        An unanswered survey changes nothing: what was learnt before is still the best guess.
+        """
+        before = self.candidates()
+        addresses = await self._host_addresses()
+        self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
+        survey = await self._ask(servers[: 2 * STUN_SERVERS])
+        if survey.public_endpoints:
+            self.public_endpoints = tuple(survey.public_endpoints)
+            self.mapping = survey.mapping
+        return self.candidates() != before
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Host and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as many
+        as a record holds."""
+        hosts = [endpoint for endpoint in self._hosts if self.may_send_to(endpoint)]
+        found = {endpoint: CandidateKind.HOST for endpoint in hosts}
+        for endpoint in self.public_endpoints:
+            found.setdefault(endpoint, CandidateKind.REFLEXIVE)
+        reflexive_first = sorted(found.items(), key=lambda item: item[1] is CandidateKind.HOST)
+        return tuple(Candidate(endpoint, kind) for endpoint, kind in reflexive_first[:MAX_CANDIDATES])
+
+    def usable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Of a peer's candidates, those that a datagram may be sent to: no loopback, multicast or
+        unspecified address, and none inside the overlay itself (a tunnel through itself)."""
+        return [candidate for candidate in candidates if self.may_send_to(candidate.endpoint)]
+
+    def may_send_to(self, endpoint: Endpoint) -> bool:
+        address = ip_address(endpoint.host)
+        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_reserved:
+            return False
+        return not any(address in network for network in self._overlay if network.version == address.version)

@@ -1,0 +1,36 @@
+"""For every test: no unexpected ERROR in the log, nothing left behind, and hypothesis without a database."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "dhtvpn", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("dhtvpn")
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """An ERROR in the log means a bug (docs/architecture.md), so it fails the test that caused it."""
+    yield
+    errors = [
+        record for when in ("setup", "call") for record in caplog.get_records(when) if record.levelno >= logging.ERROR
+    ]
+    assert not errors, [record.getMessage() for record in errors]
+
+
+def _interfaces() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_untouched() -> Iterator[None]:
+    """Tests work in namespaces of their own (whose fixtures check themselves): the machine's own
+    network has the same interfaces after the run as before."""
+    before = _interfaces()
+    yield
+    assert _interfaces() == before

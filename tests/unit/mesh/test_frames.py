@@ -1,0 +1,77 @@
+"""docs/protocol/control-frames.md, byte by byte."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.frames import Goodbye, Hello, Ping, Pong, decode, encode
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors/mesh/frames.json").read_text())
+TOKEN = bytes.fromhex(VECTORS["ping"]["token"])
+FRAMES = {
+    "hello": Hello(bytes.fromhex(VECTORS["hello"]["session_nonce"]), 0, "laptop"),
+    "ping": Ping(TOKEN),
+    "pong": Pong(TOKEN),
+    "goodbye": Goodbye(),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_vectors(name: str) -> None:
+    data = bytes.fromhex(VECTORS[name]["bytes"])
+    assert encode(FRAMES[name]) == data
+    assert decode(data) == FRAMES[name]
+    assert decode(data + bytes(13)) == FRAMES[name], "the padding of the data message is ignored"
+
+
+def test_no_frame_looks_like_an_ip_packet() -> None:
+    assert all(encode(frame)[0] >> 4 == 0 for frame in FRAMES.values())
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "frame_length"),
+        (b"\x02\x00", "frame_length"),
+        (b"\x02\x00\x08short", "frame_length"),
+        (b"\x02\xff\xff" + bytes(70000), "frame_length"),
+        (b"\x02\x00\x07" + bytes(7), "frame_body"),
+        (b"\x0f\x00\x00", "frame_kind"),
+        (b"\x01\x00\x05" + bytes(5), "frame_body"),
+        (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"laptop", b"lap\xfftop"[:6]), "frame_body"),
+        (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"\x06laptop", b"\x3flaptop"), "frame_body"),
+        (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"laptop", b"-aptop"), "frame_body"),
+    ],
+)
+def test_bad_frames_are_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(data)
+    assert caught.value.reason == reason
+
+
+def test_a_later_hello_is_read_as_far_as_it_is_known() -> None:
+    body = bytearray(bytes.fromhex(VECTORS["hello"]["bytes"])[3:])
+    body[0] = 2
+    longer = bytes(body) + b"what comes later"
+    assert decode(b"\x01" + len(longer).to_bytes(2, "big") + longer) == FRAMES["hello"]
+
+
+@given(st.binary(max_size=1500))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    try:
+        frame = decode(data)
+    except DecodeError:
+        return
+    assert decode(encode(frame)) == frame
+
+
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), NAMES)
+def test_hello_round_trip(nonce: bytes, features: int, name: str) -> None:
+    assert decode(encode(Hello(nonce, features, name))) == Hello(nonce, features, name)
