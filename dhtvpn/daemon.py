@@ -18,14 +18,17 @@ from pathlib import Path
 
 from dhtvpn import identity as identities
 from dhtvpn.control.server import ControlServer
+from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.reflexive import Survey, survey
 from dhtvpn.nat.stun_service import StunService
 from dhtvpn.node.api import LocalApi
 from dhtvpn.node.claim import OwnClaim
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 
 MTU = 1420
 """Bytes of an inner packet: 1,500 less IPv6, UDP and WireGuard headers (40 + 8 + 32)."""
+ENGINE_RETRY_S = 5.0
 INTERFACE_NAMES = 16
 """Names tried, from dhtvpn0 on, where the user gave none."""
 
@@ -68,9 +72,7 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
 
 
 async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[str, str], None]) -> Node:
-    drops = Drops()
-    events = Events(report)
-    random_bytes = os.urandom
+    drops, events, random_bytes = Drops(), Events(report), os.urandom
     directory_path = config.network_directory
     identity = identities.load_or_create(directory_path / "identity.json", random_bytes)
     claim = OwnClaim(directory_path / "claim.json", config.network_id, identity.node_key, time.time())
@@ -78,7 +80,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
 
     port = await UdpPort.open(config.port, drops=drops, tunnel_sockets=True)
     stack.callback(port.close)
-    StunService(port, drops)
+    StunService(port)
     tun = _open_interface(config.interface)
     stack.callback(tun.close)
     ipv6 = ipv6_address(config.network_id, identity.node_key)
@@ -90,8 +92,9 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     await links.configure(
         tun.name, [on_link(claim.address), IPv6Interface((ipv6, ipv6_prefix.prefixlen))], MTU
     )
-    engine = await EngineProcess.start(tun, port.engine_sockets, [claim.address, ipv6], MTU)
+    engine = _Engine(tun, port, [claim.address, ipv6])
     stack.push_async_callback(engine.close)
+    await engine.start()
     directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
     port.on_dht(directory.handle_datagram)
     stack.push_async_callback(directory.close)
@@ -99,14 +102,22 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     async def host_addresses() -> Sequence[links.Address]:
         return await links.host_addresses(exclude_interfaces={tun.name})
 
+    async def survey_from(servers: Sequence[Endpoint], own: Sequence[links.Address]) -> Survey:
+        return await survey(port, servers, host_addresses=[str(address) for address in own])
+
     def make_agent(
         credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
     ) -> IceAgent:
-        return IceAgent(port, credentials, local=local, remote=remote)
+        return IceAgent(
+            port,
+            credentials,
+            local=[(candidate.endpoint, candidate.kind) for candidate in local],
+            remote=[(candidate.endpoint, candidate.kind) for candidate in remote],
+        )
 
     async def move_address(held: IPv4Address, address: IPv4Address) -> None:
         await links.add_address(tun.name, on_link(address))
-        engine.configure([address, ipv6], MTU)
+        engine.set_addresses([address, ipv6])
         await links.remove_address(tun.name, on_link(held))
 
     node = Node(
@@ -115,10 +126,10 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         claim=claim,
         port=port,
         directory=directory,
-        engine=engine,
+        engine=engine.process,
         interface=tun.name,
         surroundings=Surroundings(
-            network_id=config.network_id, port=port.port, host_addresses=host_addresses, survey=port.survey
+            network_id=config.network_id, port=port.port, host_addresses=host_addresses, survey=survey_from
         ),
         make_agent=make_agent,
         move_address=move_address,
@@ -126,8 +137,65 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         drops=drops,
         random_bytes=random_bytes,
     )
+    engine.node = node
     stack.push_async_callback(node.close)
     return node
+
+
+class _Engine:
+    """The engine of this daemon: started, and started again when it dies, on the same descriptors."""
+
+    def __init__(self, tun: Tun, port: UdpPort, addresses: list[links.Address]) -> None:
+        self._tun = tun
+        self._port = port
+        self._addresses = addresses
+        self._restart: asyncio.Task[None] | None = None
+        self.node: Node | None = None
+        self.process: EngineProcess
+
+    async def start(self) -> None:
+        """Raises SystemRefusedError."""
+        self.process = await EngineProcess.start(
+            self._tun.fd,
+            self._port.engine_sockets,
+            self._addresses,
+            MTU,
+            self._event,
+            self._died,
+            receive=self._port.kernel_demux,
+        )
+        self._port.on_data(self.process.datagram)
+
+    def set_addresses(self, addresses: list[links.Address]) -> None:
+        self._addresses = addresses
+        self.process.configure(addresses, MTU)
+
+    async def close(self) -> None:
+        if self._restart is not None:
+            self._restart.cancel()
+            await asyncio.gather(self._restart, return_exceptions=True)
+        await self.process.close()
+
+    def _event(self, event: engine_events.Event) -> None:
+        if self.node is not None:
+            self.node.engine_event(event)
+
+    def _died(self, code: int) -> None:
+        log.warning("the engine process ended with code %d", code)
+        self._restart = asyncio.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        """Until it runs. A crash at every start must not become a busy loop."""
+        while True:
+            try:
+                await self.start()
+            except SystemRefusedError as error:
+                log.error("%s; trying again in %.0f s", error, ENGINE_RETRY_S)
+                await asyncio.sleep(ENGINE_RETRY_S)
+                continue
+            if self.node is not None:
+                self.node.engine_replaced(self.process)
+            return
 
 
 async def _refuse_collision(config: NodeConfig) -> None:

@@ -45,10 +45,11 @@ async def run_bootstrap(
     port = await UdpPort.open(number, host_v4, host_v6, drops=drops, tunnel_sockets=False)
     contacts = _contacts(state_dir)
     try:
-        StunService(port, drops)
+        StunService(port)
         directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
         port.on_dht(directory.handle_datagram)
         shown = ", ".join(str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None)
+        await directory.start()
         report("start", f"bootstrap node on {shown} (UDP)")
         ready()
         try:

@@ -3,9 +3,9 @@
 An attempt runs two ways at once, and whichever yields a session ends it:
 
     knock   a handshake initiation to every endpoint that worked before: one round trip when nothing
-            has changed, and it needs neither directory nor ICE
+            has changed, and it needs neither directory nor ICE (docs/adr/0005-knock.md)
     ICE     candidate pairs from both records; credentials are derived from the two static keys and the
-            session nonces, so there is no signalling round (RFC 8445, with both sides "full")
+            session nonces, so there is no signalling round (docs/adr/0002-derived-ice-credentials.md)
 
 The path belongs to the tunnel once a session is up: it follows authenticated packets from then on.
 """
@@ -38,12 +38,109 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts; doubled each time, with jitter, so that nodes do not try in step."""
 LINGER_S = 3.0
 """An agent answers checks this long after its session: the other side may still be checking."""
+KNOWN_ENDPOINTS = 4
 
 
 class Agent(Protocol):
     """What the connector needs of an ICE agent (nat/ice.py)."""
 
     async def connect(self, deadline_s: float) -> Endpoint: ...
+
+    async def close(self) -> None: ...
+
+
+class AgentMaker(Protocol):
+    """Makes an agent for one attempt from credentials and both sides' candidates."""
+
+    def __call__(
+        self, credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
+    ) -> Agent: ...
+
+
+class Connector:
+    """The way to one member: at most one attempt at a time."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        tunnels: Tunnels,
+        make_agent: AgentMaker,
+        own_candidates: Callable[[], Sequence[Candidate]],
+        changed: Callable[[Peer], None],
+    ) -> None:
+        self.peer = peer
+        self._tunnels = tunnels
+        self._make_agent = make_agent
+        self._own_candidates = own_candidates
+        self._changed = changed
+        self._credentials: PairCredentials | None = None
+        self._candidates: Sequence[Candidate] = ()
+        self._nonce: bytes | None = None
+        self.known_endpoints: list[Endpoint] = []
+        """Where the peer answered before, newest first."""
+        self._session = asyncio.Event()
+        self._attempt: asyncio.Task[None] | None = None
+        self._agent: Agent | None = None
+        self._linger: asyncio.Task[None] | None = None
+
+    @property
+    def ufrag(self) -> str | None:
+        """Our side's username fragment for this peer: a check that names it is from the peer."""
+        return self._credentials.own_ufrag if self._credentials else None
+
+    def record_arrived(
+        self, nonce: bytes, credentials: PairCredentials, candidates: Sequence[Candidate]
+    ) -> None:
+        """A verified record of the peer. Starts an attempt unless the session is with this very run."""
+        news = nonce != self._nonce or set(candidates) != set(self._candidates)
+        self._nonce, self._credentials, self._candidates = nonce, credentials, candidates
+        if news and not (self._session.is_set() and self.peer.session_nonce == nonce):
+            self.start(restart=True)
+
+    def start(self, *, restart: bool = False) -> None:
+        """Begin to connect. With ``restart`` a running attempt, made with older facts, is replaced."""
+        if self._attempt is not None and not self._attempt.done():
+            if not restart:
+                return
+            self._attempt.cancel()
+        if self.peer.move(Occasion.NEWS):
+            self._changed(self.peer)
+        self._attempt = asyncio.create_task(self._connect(self._attempt), name=f"connect {self.peer.id}")
+
+    def session_up(self) -> None:
+        """A handshake with the peer is complete, whichever way it came."""
+        self._session.set()
+        if self.peer.move(Occasion.SESSION_UP):
+            self._changed(self.peer)
+        self.remember_endpoint()
+
+    def remember_endpoint(self) -> None:
+        """Put the endpoint in use first among those that worked."""
+        endpoint = self.peer.endpoint
+        if endpoint is not None:
+            others = [known for known in self.known_endpoints if known != endpoint]
+            self.known_endpoints = [endpoint, *others][:KNOWN_ENDPOINTS]
+
+    def path_lost(self) -> None:
+        """Nothing comes back any more: connect anew."""
+        self._session.clear()
+        if self.peer.move(Occasion.PATH_LOST):
+            self._changed(self.peer)
+        self.start()
+
+    def checked_by_peer(self) -> None:
+        """The peer sends connectivity checks while we make no attempt: it has lost the path."""
+        if self._credentials is not None:
+            self.start()
+
+    def gone(self) -> None:
+        """The peer left."""
+        self._session.clear()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self.peer.move(Occasion.GONE):
+            self._changed(self.peer)
 
     async def close(self) -> None:
         """End the attempt and let the agent go."""
@@ -52,68 +149,66 @@ class Agent(Protocol):
             await asyncio.gather(self._attempt, return_exceptions=True)
         await self._release_agent()
 
-    async def _connect(self) -> None:
-        """Attempt until there is a session; UNREACHABLE is said early, trying goes on."""
+    async def _connect(self, before: asyncio.Task[None] | None) -> None:
+        """Attempt until there is a session; UNREACHABLE is said early, trying goes on.
+
+        ``before`` is the attempt that this one replaces: it must have let go of its agent first.
+        """
+        session = self._session = asyncio.Event()
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = FIRST_PAUSE_S
-        fresh = asyncio.Event()
-        self._session = fresh
-        while not fresh.is_set():
-            await self._try_once(fresh)
-            if fresh.is_set():
-                return
-            if loop.time() - began > UNREACHABLE_AFTER_S and self.peer.move(Occasion.NO_PATH):
-                self._changed(self.peer)
-            try:
-                await asyncio.wait_for(fresh.wait(), pause * random.uniform(0.5, 1.0))  # noqa: S311
-            except TimeoutError:
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+        while not session.is_set():
+            await self._try_once(session)
+            if not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S:
+                if self.peer.move(Occasion.NO_PATH):
+                    self._changed(self.peer)
+            await _wait(session, pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _try_once(self, session: asyncio.Event) -> None:
         """Both ways at once, until the session is up or both have failed."""
         ways = [asyncio.create_task(self._knock(session))]
         if self._credentials is not None:
-            ways.append(asyncio.create_task(self._negotiate(session)))
-        done = asyncio.create_task(session.wait())
+            ways.append(asyncio.create_task(self._negotiate(self._credentials, session)))
         try:
-            both = asyncio.gather(*ways)
-            await asyncio.wait({both, done}, return_when=asyncio.FIRST_COMPLETED)
-            if both.done():
-                both.result()
+            await asyncio.gather(*ways)
         finally:
-            for task in (*ways, done):
+            for task in ways:
                 task.cancel()
-            await asyncio.gather(*ways, done, return_exceptions=True)
+            await asyncio.gather(*ways, return_exceptions=True)
 
     async def _knock(self, session: asyncio.Event) -> None:
-        if not self.known_endpoints:
-            return
-        for _ in range(KNOCKS):
+        for _ in range(KNOCKS if self.known_endpoints else 0):
             self._tunnels.knock(self.peer, self.known_endpoints)
-            try:
-                await asyncio.wait_for(session.wait(), KNOCK_INTERVAL_S)
-            except TimeoutError:
-                continue
-            return
+            if await _wait(session, KNOCK_INTERVAL_S):
+                return
 
-    async def _negotiate(self, session: asyncio.Event) -> None:
-        credentials = self._credentials
-        assert credentials is not None
-        if self.known_endpoints:
-            await asyncio.sleep(GRACE_S)
+    async def _negotiate(self, credentials: PairCredentials, session: asyncio.Event) -> None:
+        if self.known_endpoints and await _wait(session, GRACE_S):
+            return
         await self._release_agent()
         agent = self._agent = self._make_agent(credentials, self._own_candidates(), self._candidates)
+        finding = asyncio.create_task(agent.connect(ICE_DEADLINE_S))
+        done = asyncio.create_task(session.wait())
         try:
-            endpoint = await agent.connect(ICE_DEADLINE_S)
+            await asyncio.wait({finding, done}, return_when=asyncio.FIRST_COMPLETED)
+            if session.is_set():
+                return
+            endpoint = finding.result()
             log.info("peer %s: path found to %s", self.peer.id, endpoint)
             self._tunnels.aim(self.peer, endpoint)
             if credentials.controlling:
                 self._tunnels.initiate(self.peer)
-            await asyncio.wait_for(session.wait(), HANDSHAKE_DEADLINE_S)
-        except (TimedOutError, TimeoutError):
+            await _wait(session, HANDSHAKE_DEADLINE_S)
+        except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
+            for task in (finding, done):
+                task.cancel()
+            await asyncio.gather(finding, done, return_exceptions=True)
             self._linger = asyncio.create_task(self._close_later(agent), name=f"linger {self.peer.id}")
 
     async def _close_later(self, agent: Agent) -> None:
@@ -129,3 +224,12 @@ class Agent(Protocol):
         if self._agent is not None:
             await self._agent.close()
             self._agent = None
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether ``event`` was set within ``timeout_s``."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True

@@ -76,6 +76,7 @@ class Node:
         self.port = port
         self.directory = directory
         self.engine = engine
+        self.engine_restarts = 0
         self.interface = interface
         self.surroundings = surroundings
         self.events = events
@@ -143,21 +144,22 @@ class Node:
             RememberedContacts(config.network_directory / "contacts.json"),
             members=self.members,
             tunnels=self.tunnels,
-            directory=directory,
+            known_contacts=directory.contacts,
         )
         self._topics: dict[int, Topic] = {}
         port.on_tunnel(self.tunnels.datagram_received)
-        port.on_unknown_ufrag(self.members.checked)
+        port.stun.on_unanswered_check(self.members.checked)
 
     async def run(self) -> None:
         """Find and connect everyone, until cancelled or ``stop_requested``."""
+        await self.directory.start()
         contacts = self._memory.recall()
         self.stock.load(self.taken_ipv4())
         bootstrapper = Bootstrapper(
             directory=self.directory,
             names=self.config.bootstrap,
             remembered=contacts,
-            families=self.port.families,
+            families=frozenset(self.port.families),
             say=self.events.say,
             answered=self._directory_reached,
         )
@@ -230,6 +232,13 @@ class Node:
 
     def engine_event(self, event: engine_events.Event) -> None:
         self.tunnels.engine_event(event)
+
+    def engine_replaced(self, engine: EngineProcess) -> None:
+        """The engine died and ``engine`` is the new one: sessions come back by new handshakes."""
+        self.engine = engine
+        self.engine_restarts += 1
+        self.tunnels.use_engine(engine)
+        self.events.say("warning", "the engine process ended unexpectedly and was started again")
 
     # Loops
 

@@ -39,7 +39,7 @@ def status_document(node: "Node") -> dict[str, Any]:
             "records_published": sum(1 for stores in node.announcer.confirmed.values() if stores),
             "records_stored": node.directory.stored,
         },
-        "engine": {"state": "running" if node.engine.running else "restarting", "offloads": []},
+        "engine": {"pid": node.engine.pid, "restarts": node.engine_restarts, "offloads": []},
         "uptime_s": round(time.monotonic() - node.started, 1),
         "peers": [peer_document(node, peer) for peer in node.table.all()],
         "drops": node.drops.as_dict(),

@@ -17,16 +17,12 @@ from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
 log = logging.getLogger(__name__)
 
-STUN_SERVERS = 4
-"""Directory contacts asked per survey and family: two tell the mapping, two more cover dead ones."""
-
 HostAddress = IPv4Address | IPv6Address
-
 
 class Surveyor(Protocol):
     """Asks STUN servers, over the node's own port, where they see it."""
 
-    async def __call__(self, servers: Sequence[Endpoint]) -> Survey: ...
+    async def __call__(self, servers: Sequence[Endpoint], own: Sequence[HostAddress]) -> Survey: ...
 
 
 class Surroundings:
@@ -56,7 +52,7 @@ class Surroundings:
         before = self.candidates()
         addresses = await self._host_addresses()
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
-        survey = await self._ask(servers[: 2 * STUN_SERVERS])
+        survey = await self._ask(servers, addresses)
         if survey.public_endpoints:
             self.public_endpoints = tuple(survey.public_endpoints)
             self.mapping = survey.mapping

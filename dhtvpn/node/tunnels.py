@@ -18,7 +18,8 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.wireguard import device as wg
+from dhtvpn.wireguard import events as wg
+from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ class Tunnels:
     def __init__(
         self,
         *,
-        device: wg.Device,
+        device: Device,
         engine: EngineProcess,
         table: PeerTable,
-        send: Callable[[bytes, Endpoint], None],
+        send: Callable[[bytes, Endpoint], object],
         drops: Drops,
         listener: TunnelListener,
     ) -> None:
@@ -79,8 +80,8 @@ class Tunnels:
         self._engine.set_endpoint(peer.number, endpoint)
 
     def initiate(self, peer: Peer) -> None:
-        """Start a handshake with ``peer`` at its endpoint, unless one is under way."""
-        self._device.peer(peer.tunnel_key).initiate(time.monotonic(), time.time())
+        """Start a handshake with ``peer`` at its endpoint, in place of one that may be under way elsewhere."""
+        self._device.peer(peer.tunnel_key).initiate(time.monotonic(), time.time(), force=True)
         self._flush()
 
     def knock(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
@@ -122,15 +123,19 @@ class Tunnels:
         match event:
             case engine_events.Activity():
                 peer.rx_bytes, peer.tx_bytes = event.rx_bytes, event.tx_bytes
-                if event.received:
-                    core.data_received(now)
-                if event.sent:
-                    core.data_sent(now)
+                for happened, occasion in (
+                    (event.received, core.data_received),
+                    (event.keepalive_received, core.keepalive_received),
+                    (event.sent, core.data_sent),
+                    (event.keepalive_sent, core.keepalive_sent),
+                ):
+                    if happened:
+                        occasion(now)
             case engine_events.KeypairConfirmed():
                 core.keypair_confirmed(event.local_index)
                 self._listener.session_up(peer)
             case engine_events.NeedHandshake():
-                core.initiate(now, time.time())
+                core.needs_handshake(now, time.time())
             case engine_events.EndpointRoamed():
                 peer.endpoint = event.endpoint
                 core.set_endpoint(event.endpoint)
@@ -140,6 +145,14 @@ class Tunnels:
             case _:
                 assert_never(event)
         self._flush()
+
+    def use_engine(self, engine: EngineProcess) -> None:
+        """A new engine, in place of one that died with all keys: tell it the peers, make sessions anew."""
+        self._engine = engine
+        for peer in self._table.all():
+            engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
+            if peer.endpoint is not None:
+                self.initiate(peer)
 
     def close(self) -> None:
         if self._timer is not None:

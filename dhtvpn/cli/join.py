@@ -1,0 +1,229 @@
+"""``dhtvpn join``: resolve the network, check this machine, and run the node here or detached."""
+
+import asyncio
+import logging
+import re
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dhtvpn.cli import detach, logs, output
+from dhtvpn.cli.nodes import running_process
+from dhtvpn.cli.options import (
+    JsonOption,
+    NetworkOption,
+    Session,
+    StateDirOption,
+    VerboseOption,
+    examples,
+    new_app,
+    session,
+)
+from dhtvpn.endpoint import split_host_port
+from dhtvpn.errors import DhtVpnError, NotFoundError, SystemRefusedError, UsageError
+from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.networks import KnownNetwork, is_network_name, socket_path
+from dhtvpn.system.privileges import require_net_admin
+
+log = logging.getLogger(__name__)
+app = new_app()
+
+TUN_DEVICE = Path("/dev/net/tun")
+INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # IFNAMSIZ is 16 with its closing zero (linux/if.h)
+HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # one label (RFC 1123 section 2.1)
+FALLBACK_HOSTNAME = "node"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose for this join; None and () mean: as last time."""
+
+    hostname: str | None
+    bootstrap: tuple[str, ...]
+    port: int | None
+    interface: str | None
+
+
+@app.command(
+    epilog=examples(
+        "sudo dhtvpn join dv1abc... --name laptop",
+        "sudo dhtvpn join home --detach               one that this machine knows",
+        "sudo dhtvpn join - --network home < id.txt   the network-id stays out of 'ps'",
+        "sudo dhtvpn join home --bootstrap node.example.net:4690",
+    )
+)
+def join(
+    context: typer.Context,
+    *,
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK_ID", help="A network-id, the NAME of a network known here, or - for stdin."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="HOSTNAME", help="This node's name [default: hostname].")
+    ] = None,
+    bootstrap: Annotated[
+        list[str] | None,
+        typer.Option("--bootstrap", metavar="HOST:PORT", help="A node to start from. May be repeated."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="The UDP port to use.")
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option("--interface", metavar="IFNAME", help="The TUN device's name.")
+    ] = None,
+    detached: Annotated[
+        bool, typer.Option("--detach", help="Run in the background; return when the node is ready.")
+    ] = False,
+    verbose: VerboseOption = 0,
+    network: NetworkOption = None,
+    state_dir: StateDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a network and stay in it: Ctrl-C leaves nothing behind.
+
+    What you choose (name, bootstrap, port, interface) is remembered for the next time. A network that
+    is new to this machine is called net-... here, or as you say with --network.
+    """
+    chosen = session(context, state_dir, network, as_json)
+    choices = Choices(name, tuple(bootstrap or ()), port, interface)
+    _check(choices)
+    known = _resolve(chosen, which, choices)
+    _check_machine(chosen, known)
+    if detached:
+        _start_detached(chosen, known, verbose)
+    else:
+        _run_here(chosen, known, verbose)
+
+
+def _check(choices: Choices) -> None:
+    """Raises UsageError for what cannot be right, before anything is remembered."""
+    if choices.hostname is not None and not HOSTNAME.fullmatch(choices.hostname.lower()):
+        raise UsageError(
+            f"--name {choices.hostname!r} is no host name: use up to 63 of the characters a-z, 0-9 and -, "
+            "with no - at either end"
+        )
+    for address in choices.bootstrap:
+        split_host_port(address)
+    if choices.interface is not None and not INTERFACE_NAME.fullmatch(choices.interface):
+        raise UsageError(
+            f"--interface {choices.interface!r} is no interface name: use up to 15 letters, digits, _ . -"
+        )
+
+
+def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
+    """The network that ``which`` means, with the choices remembered.
+
+    Raises InvalidNetworkId for a mistyped network-id, NotFoundError for a name not known here.
+    """
+    text = sys.stdin.readline().strip() if which == "-" else which.strip()
+    if which == "-" and not text:
+        raise UsageError("join - reads the network-id from standard input, and nothing came")
+    hostname = choices.hostname.lower() if choices.hostname else None
+    if is_network_name(text):
+        try:
+            network_id = chosen.store.find(text).network_id
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{error}: join it by its network-id, which 'dhtvpn create' printed "
+                "(with sudo the state directory is another one than without)"
+            ) from None
+    else:
+        network_id = NetworkId.decode(text)
+        # It may be the very network whose file is damaged: say so before a new identity is made for it.
+        for damaged in chosen.store.damaged():
+            output.notice(f"dhtvpn: {damaged}")
+    return chosen.store.remember(
+        network_id,
+        name=chosen.network,
+        hostname=hostname,
+        port=choices.port,
+        interface=choices.interface,
+        bootstrap=choices.bootstrap,
+    )
+
+
+def _check_machine(chosen: Session, known: KnownNetwork) -> None:
+    """Raises DhtVpnError when it runs already, SystemRefusedError without privilege or TUN device."""
+    process_id = running_process(chosen, known.name)
+    if process_id is not None:
+        raise DhtVpnError(
+            f"this machine is already in {known.name} (pid {process_id}): "
+            "see 'dhtvpn status', or stop it with 'dhtvpn leave'"
+        )
+    require_net_admin()
+    if not TUN_DEVICE.exists():
+        raise SystemRefusedError(
+            f"{TUN_DEVICE} is missing: load it with 'modprobe tun'; "
+            "in a container, pass --device /dev/net/tun --cap-add NET_ADMIN"
+        )
+
+
+def _start_detached(chosen: Session, known: KnownNetwork, verbose: int) -> None:
+    """Hand the network to the child by name: its network-id must not show in ``ps``."""
+    arguments = ["--state-dir", str(chosen.state_dir), "join", known.name, *["-v"] * verbose]
+    log_file = known.directory / logs.FILE_NAME
+
+    def progress(kind: str, text: str) -> None:
+        if not chosen.as_json:
+            output.line(text)
+
+    process_id = detach.start(arguments, log_file, progress)
+    if chosen.as_json:
+        output.json_document(
+            {
+                "network": known.name,
+                "pid": process_id,
+                "socket": str(socket_path(chosen.state_dir, known.name)),
+                "log": str(log_file),
+            }
+        )
+    else:
+        output.line(f"{known.name} runs in the background (pid {process_id}); its log is {log_file}")
+
+
+def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
+    """Run the node in this process until it is told to stop."""
+    # Half a second of imports that checks and --detach do without.
+    from dhtvpn.daemon import run_node  # noqa: PLC0415
+    from dhtvpn.node.config import NodeConfig  # noqa: PLC0415
+
+    config = NodeConfig(
+        state_dir=chosen.state_dir,
+        network_directory=known.directory,
+        network=known.name,
+        network_id=known.network_id,
+        hostname=known.hostname or machine_hostname(),
+        bootstrap=known.bootstrap,
+        port=known.port,
+        interface=known.interface,
+        socket_path=socket_path(chosen.state_dir, known.name),
+    )
+    parent = detach.parent_waiting()
+    logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)
+
+    def report(kind: str, text: str) -> None:
+        if parent is not None:
+            log.info("%s: %s", kind, text)
+            parent.report(kind, text)
+        elif chosen.as_json:
+            output.json_line({"time": round(time.time(), 3), "kind": kind, "text": output.plain(text)})
+        else:
+            output.line(text)
+
+    with detach.telling(parent):
+        asyncio.run(run_node(config, report, parent.ready if parent else lambda: None))
+
+
+def machine_hostname() -> str:
+    """This machine's short hostname as a node name: lower case, one label, only a-z, 0-9 and -."""
+    label = socket.gethostname().partition(".")[0].lower()
+    cleaned = re.sub(r"[^a-z0-9]+", "-", label).strip("-")[:63].strip("-")
+    return cleaned or FALLBACK_HOSTNAME

@@ -1,0 +1,30 @@
+"""Where the log goes: stderr for a node in the foreground, a file of its own for a detached one."""
+
+import logging
+import logging.handlers
+import os
+import sys
+from pathlib import Path
+
+FILE_NAME = "node.log"
+FILE_LIMIT = 1 << 20  # bytes, ours: one file and the one before it are kept
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FOREGROUND_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+FILE_LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)
+
+
+def start(verbose: int, file: Path | None = None) -> None:
+    """Set up logging for a node: ``verbose`` is how often -v was given; ``file`` is made 0600."""
+    handler: logging.Handler
+    if file is None:
+        handler = logging.StreamHandler(sys.stderr)
+        level = FOREGROUND_LEVELS[min(verbose, 2)]
+    else:
+        os.umask(0o077)  # a rotated file is made anew, and must be ours only too
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=FILE_LIMIT, backupCount=1)
+        level = FILE_LEVELS[min(verbose, 2)]
+    handler.setFormatter(logging.Formatter(LINE))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("dhtvpn").setLevel(level)
+    if os.environ.get("DHTVPN_DEBUG") == "1":
+        logging.getLogger().setLevel(logging.DEBUG)

@@ -1,0 +1,194 @@
+"""What the local API carries: the status document, the lines of its streams, and its errors."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Literal, Protocol, TypedDict
+
+from dhtvpn.errors import (
+    DamagedStateError,
+    DhtVpnError,
+    NotFoundError,
+    NotRunningError,
+    SystemRefusedError,
+    TimedOutError,
+    UsageError,
+)
+
+API_PREFIX = "/v1"
+MAX_REQUEST_BYTES = 64 * 1024  # ours: the largest request is a stock peer's name and key
+MAX_PING_COUNT = 1_000_000  # ours: eleven days at one a second
+MIN_ID_PREFIX = 4  # characters; a shorter prefix of an id is more likely a mistyped name
+
+PeerState = Literal["connected", "connecting", "unreachable"]
+PathKind = Literal["direct", "relayed"]
+
+
+class NetworkPart(TypedDict):
+    """The network; ``id`` is its short form and reveals no secret."""
+
+    name: str
+    id: str
+    mode: str
+
+
+class NodePart(TypedDict):
+    """This node. ``interface`` is None until the TUN device is up."""
+
+    name: str
+    id: str
+    ipv4: str | None
+    ipv6: str | None
+    interface: str | None
+    udp_port: int | None
+
+
+class NatPart(TypedDict):
+    """``mapping``: none, endpoint-independent, address-and-port-dependent or unknown (RFC 4787)."""
+
+    mapping: str
+    public_endpoints: list[str]
+
+
+class DhtPart(TypedDict):
+    """Nodes in the routing table, and copies of our record that other nodes confirmed."""
+
+    nodes: int
+    records_published: int
+
+
+class PeerPart(TypedDict):
+    """One other member. ``last_handshake_s``: seconds since the last completed handshake."""
+
+    name: str
+    id: str
+    ipv4: str | None
+    ipv6: str | None
+    state: PeerState
+    path: PathKind | None
+    endpoint: str | None
+    rtt_ms: float | None
+    rx_bytes: int
+    tx_bytes: int
+    last_handshake_s: float | None
+
+
+class StatusDocument(TypedDict):
+    """What ``GET /v1/status`` answers and ``dhtvpn status --json`` prints."""
+
+    network: NetworkPart
+    node: NodePart
+    nat: NatPart
+    dht: DhtPart
+    peers: list[PeerPart]
+    drops: dict[str, int]
+    engine: dict[str, Any]
+    uptime_s: float
+
+
+class PingReply(TypedDict):
+    """One line of the ping stream. ``rtt_ms`` is None when no answer came in time."""
+
+    seq: int
+    rtt_ms: float | None
+    path: PathKind | None
+    endpoint: str | None
+
+
+class ProgressEvent(TypedDict):
+    """One line of the events stream. ``time`` is Unix time in seconds."""
+
+    time: float
+    kind: str
+    text: str
+
+
+class StockPeer(TypedDict):
+    """A plain WireGuard client attached to this node by hand. ``public_key`` is base64."""
+
+    name: str
+    public_key: str
+    ipv4: str | None
+    ipv6: str | None
+
+
+class StockPeerSetup(StockPeer):
+    """What the stock client has to be told. Shown once to whoever adds it: ``preshared_key`` is secret."""
+
+    preshared_key: str
+    node_public_key: str
+    endpoint: str | None
+    allowed_ips: list[str]
+
+
+class NodeApi(Protocol):
+    """What a running node offers to the local API. All calls come from the node's own event loop."""
+
+    def status(self) -> Mapping[str, Any]:
+        """A ``StatusDocument``."""
+        ...
+
+    def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[Mapping[str, Any]]:
+        """``count`` times a ``PingReply``. Raises NotFoundError for an unknown or ambiguous peer."""
+        ...
+
+    async def changed(self, timeout_s: float) -> None:
+        """Return when something about the peers changed, or after ``timeout_s``."""
+        ...
+
+    async def leave(self) -> None:
+        """Ask the node to stop; returns at once."""
+        ...
+
+    def events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """``ProgressEvent``s from now on, without end."""
+        ...
+
+    def stock_peers(self) -> Iterable[Mapping[str, Any]]:
+        """A ``StockPeer`` each."""
+        ...
+
+    async def add_stock_peer(self, name: str, public_key_b64: str) -> Mapping[str, Any]:
+        """A ``StockPeerSetup``. Raises UsageError for a key or name that cannot be used."""
+        ...
+
+    async def remove_stock_peer(self, name: str) -> None:
+        """Raises NotFoundError."""
+        ...
+
+
+class ErrorKind(TypedDict):
+    """One row of ``ERROR_KINDS``."""
+
+    error: type[DhtVpnError]
+    http_status: int
+
+
+# The first row whose class fits is taken, so a subclass stands before its parent.
+ERROR_KINDS: dict[str, ErrorKind] = {
+    "usage": {"error": UsageError, "http_status": 400},
+    "not-found": {"error": NotFoundError, "http_status": 404},
+    "not-running": {"error": NotRunningError, "http_status": 503},
+    "timed-out": {"error": TimedOutError, "http_status": 408},
+    "damaged-state": {"error": DamagedStateError, "http_status": 500},
+    "system-refused": {"error": SystemRefusedError, "http_status": 500},
+    "failed": {"error": DhtVpnError, "http_status": 500},
+}
+
+
+def kind_of(error: DhtVpnError) -> str:
+    """The word that stands for the class of ``error`` on the local API."""
+    return next(kind for kind, row in ERROR_KINDS.items() if isinstance(error, row["error"]))
+
+
+def error_of(kind: str, sentence: str) -> DhtVpnError:
+    """The reverse of :func:`kind_of`; a kind that we do not know is a DhtVpnError."""
+    row = ERROR_KINDS.get(kind, ERROR_KINDS["failed"])
+    return row["error"](sentence)
+
+
+def peers_matching(peers: Iterable[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
+    """The peers that ``text`` names: by overlay address, else by name, else by a prefix of the id."""
+    everyone = list(peers)
+    by_address = [peer for peer in everyone if text in (peer["ipv4"], peer["ipv6"])]
+    by_name = [peer for peer in everyone if peer["name"].lower() == text.lower()]
+    by_id = [peer for peer in everyone if len(text) >= MIN_ID_PREFIX and peer["id"].startswith(text.lower())]
+    return by_address or by_name or by_id

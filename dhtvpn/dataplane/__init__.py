@@ -1,0 +1,6 @@
+"""The data plane: a process of its own that moves packets between the TUN device and the UDP sockets.
+
+``process`` is the control side's handle; everything else runs in the engine (``python -m dhtvpn.dataplane``).
+The path of a packet that leaves: device -> outbound -> peer by allowed IPs -> sealed -> socket. The path of
+one that arrives: socket -> inbound -> peer by receiver index -> opened -> allowed IPs -> device.
+"""

@@ -1,0 +1,67 @@
+"""The engine process: ``python -m dhtvpn.dataplane --control-fd N --tun-fd N [--udp4-fd N] [--udp6-fd N]``.
+
+Started by ``process.EngineProcess`` with the descriptors open. Keys and addresses come over the control
+descriptor only. Exits 0 when that is closed, 1 with one line on stderr when it cannot go on.
+
+asyncio, pyroute2 and argparse are not imported: what this process imports is what a start costs.
+"""
+
+import os
+import socket
+import sys
+
+from dhtvpn.dataplane import confine
+from dhtvpn.dataplane.channel import ControlChannel
+from dhtvpn.dataplane.device import DescriptorDevice
+from dhtvpn.dataplane.engine import Engine
+from dhtvpn.dataplane.loop import serve
+from dhtvpn.dataplane.messages import Ready
+from dhtvpn.dataplane.sockets import prepare
+from dhtvpn.errors import DhtVpnError, UsageError
+
+_DESCRIPTORS = ("--control-fd", "--tun-fd", "--udp4-fd", "--udp6-fd")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the engine; returns the exit code."""
+    parent = os.getppid()
+    try:
+        options = parse_arguments(arguments)
+        run(options, receive="--send-only" not in arguments, parent=parent)
+    except DhtVpnError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the control process logs our stderr
+        return 1
+    return 0
+
+
+def parse_arguments(arguments: list[str]) -> dict[str, int]:
+    """Descriptors by option name. Raises UsageError."""
+    rest = iter(argument for argument in arguments if argument != "--send-only")
+    options: dict[str, int] = {}
+    for name in rest:
+        value = next(rest, "")
+        if name not in _DESCRIPTORS or not (value.isascii() and value.isdigit()):
+            raise UsageError(f"the engine is started by dhtvpn itself, with {', '.join(_DESCRIPTORS)}")
+        options[name] = int(value)
+    if "--control-fd" not in options or "--tun-fd" not in options:
+        raise UsageError("the engine needs --control-fd and --tun-fd")
+    return options
+
+
+def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
+    """Set up, give up privileges, say Ready, and serve. ``receive`` False: the sockets only send."""
+    channel = ControlChannel(socket.socket(fileno=options["--control-fd"]))
+    sockets = [socket.socket(fileno=options[name]) for name in ("--udp4-fd", "--udp6-fd") if name in options]
+    segments = {int(sock.family): prepare(sock, receive) for sock in sockets}
+    device = DescriptorDevice(options["--tun-fd"])
+    confine.drop_privileges()
+    if not confine.die_with_parent(parent):
+        return
+    engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
+    channel.drops = engine.drops
+    channel.send(Ready())
+    serve(engine, channel, options["--tun-fd"], sockets if receive else ())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""The engine: commands in, events out, packets through. Owns the peers and both ways.
+
+:class:`Engine` is everything but the waiting; ``loop`` waits and calls it. ``now`` is CLOCK_MONOTONIC.
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final, assert_never
+
+from dhtvpn.dataplane.device import Device
+from dhtvpn.dataplane.inbound import Inbound
+from dhtvpn.dataplane.messages import (
+    Command,
+    Configure,
+    Datagram,
+    DropCounts,
+    EraseKeypairs,
+    Event,
+    InstallKeypair,
+    KeypairConfirmed,
+    RemovePeer,
+    Send,
+    SetEndpoint,
+    SetPeer,
+)
+from dhtvpn.dataplane.outbound import Outbound
+from dhtvpn.dataplane.peers import Peer, Peers
+from dhtvpn.dataplane.sockets import raw_address
+from dhtvpn.drops import Drops
+from dhtvpn.wireguard.keypair import Keypair
+
+REPORT_INTERVAL_S: Final = 0.25  # ours: the timers that Activity drives count in seconds
+
+
+class Engine:
+    """The data plane of one node. ``emit`` takes its events."""
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        sockets: Iterable[socket.socket],
+        segments: dict[int, bool],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.drops = Drops()
+        self._emit = emit
+        self._peers = Peers(self._confirmed)
+        self._inbound = Inbound(device=device, peers=self._peers, drops=self.drops, emit=emit)
+        self._outbound = Outbound(
+            device=device,
+            peers=self._peers,
+            sockets={int(sock.family): sock for sock in sockets},
+            segments=segments,
+            drops=self.drops,
+            emit=emit,
+        )
+        self._to_flush: list[Peer] = []
+        self._reported_drops = 0
+        self._report_at: float | None = None
+
+    def handle_command(self, command: Command, now: float) -> None:
+        """Carry out what the control process wants. A peer that is not known any more is no error."""
+        match command:
+            case Configure():
+                self._inbound.set_local_addresses(command.local_addresses)
+                self._peers.set_mtu(command.mtu)
+                return
+            case SetPeer():
+                self._peers.set(command.peer, command.allowed_ips, command.endpoint)
+                return
+            case RemovePeer():
+                self._peers.remove(command.peer)
+                return
+            case Datagram():
+                family, source = raw_address(command.source)
+                self._inbound.handle_datagram(command.data, family, source, now)
+                self._after_batch(now)
+                return
+        peer = self._peers.by_number.get(command.peer)
+        if peer is None:
+            self.drops.count("dataplane", "unknown_peer")
+            return
+        match command:
+            case InstallKeypair():
+                self._install(peer, command, now)
+            case EraseKeypairs():
+                self._peers.erase_keypairs(peer)
+            case SetEndpoint():
+                peer.set_endpoint(command.endpoint)
+            case Send():
+                self._outbound.send_plaintext(peer, command.plaintext, now)
+            case _:
+                assert_never(command)
+        self._after_batch(now)
+
+    def device_readable(self, now: float) -> None:
+        """Packets wait at the device. Raises SystemRefusedError: it is gone."""
+        self._outbound.from_device(now)
+        self._after_batch(now)
+
+    def socket_readable(self, sock: socket.socket, now: float) -> None:
+        """Datagrams wait at a socket."""
+        self._inbound.from_socket(sock, now)
+        self._after_batch(now)
+
+    def next_timeout(self) -> float | None:
+        """When :meth:`handle_timeout` wants to be called; None: only after something has happened."""
+        return self._report_at
+
+    def handle_timeout(self, now: float) -> None:
+        """Tell the control process what has happened since the last time."""
+        if self._report_at is None or now < self._report_at:
+            return
+        self._report_at = None
+        for peer in list(self._peers.active.values()):
+            self._emit(self._peers.take_activity(peer))
+        total = self.drops.total()
+        if total != self._reported_drops:
+            self._reported_drops = total
+            self._emit(DropCounts(self.drops.as_dict()))
+
+    def _install(self, peer: Peer, command: InstallKeypair, now: float) -> None:
+        keypair = Keypair(
+            local_index=command.local_index,
+            remote_index=command.remote_index,
+            send_key=command.send_key,
+            receive_key=command.receive_key,
+            initiator=command.initiator,
+            created_at=command.created_at,
+        )
+        self._peers.install_keypair(peer, keypair, now)
+        if peer.transport.ready(now):
+            self._outbound.flush_queue(peer, now)
+
+    def _confirmed(self, peer: Peer, local_index: int) -> None:
+        """A responder's keypair may be sent with: called while a datagram is being opened."""
+        self._emit(KeypairConfirmed(peer.number, local_index))
+        self._to_flush.append(peer)
+
+    def _after_batch(self, now: float) -> None:
+        while self._to_flush:
+            self._outbound.flush_queue(self._to_flush.pop(), now)
+        if self._report_at is None and (self._peers.active or self.drops.total() != self._reported_drops):
+            self._report_at = now + REPORT_INTERVAL_S

@@ -1,0 +1,327 @@
+"""What the control process and the engine say to each other: one CBOR map per message.
+
+The transport is a pair of connected AF_UNIX sockets of type SOCK_SEQPACKET, so a message is never split or
+joined. ``docs/protocol/engine.md`` is the page; tests/unit/dataplane/test_messages.py holds it.
+
+Both ends are ours, yet what comes is checked in full: a message with a missing, extra or ill-typed field is
+a DecodeError, never a surprise later on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, NamedTuple
+
+import cbor2
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+MAX_MESSAGE: Final = 128 * 1024  # bytes, ours: under the kernel's 208 KiB default for one AF_UNIX message
+MAX_FRAME: Final = 16 * 1024  # bytes of one control frame, ours: many times what any frame needs
+KEY_SIZE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The addresses that packets may be delivered to, and the device's MTU in bytes. First of all, and
+    again when an address moves."""
+
+    local_addresses: tuple[Address, ...]
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Make a peer, or replace the allowed IPs of a known one; ``endpoint`` None leaves a known one as is."""
+
+    peer: int
+    allowed_ips: tuple[Network, ...]
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePeer:
+    """Forget a peer, its keys and its queue."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallKeypair:
+    """A keypair from a completed handshake. ``created_at`` is CLOCK_MONOTONIC, which both processes share."""
+
+    peer: int
+    local_index: int
+    remote_index: int
+    send_key: bytes = field(repr=False)
+    receive_key: bytes = field(repr=False)
+    initiator: bool
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EraseKeypairs:
+    """Forget every keypair of a peer, and what waits for one."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """Send to this endpoint from now on."""
+
+    peer: int
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Seal and send ``plaintext``: a control frame, or a keepalive where it is empty."""
+
+    peer: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A data message that the control process received, where the kernel cannot steer it to the engine."""
+
+    data: bytes
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine runs. Sent once, first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFrame:
+    """An authenticated plaintext that is no IP packet, with its padding, and where it came from."""
+
+    peer: int
+    plaintext: bytes
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What happened to a peer since the last one. Byte counts are UDP payload since the engine started.
+
+    ``sent`` and ``received`` tell of data (packets and control frames), the keepalive flags of empty
+    messages; all of them were authenticated.
+    """
+
+    peer: int
+    sent: bool
+    received: bool
+    rx_bytes: int
+    tx_bytes: int
+    endpoint: Endpoint | None
+    keepalive_sent: bool = False
+    keepalive_received: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeypairConfirmed:
+    """The initiator has used the keypair that it made with us: the responder may send with it now."""
+
+    peer: int
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeedHandshake:
+    """There is something to send and no usable keypair. At most once a second per peer."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRoamed:
+    """An authenticated message came from a new place; the engine sends there already."""
+
+    peer: int
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class DropCounts:
+    """Every drop counter of the engine, absolute, by ``room.reason``. Sent when one has changed."""
+
+    counts: dict[str, int]
+
+
+Command = Configure | SetPeer | RemovePeer | InstallKeypair | EraseKeypairs | SetEndpoint | Send | Datagram
+Event = ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | DropCounts
+Message = Command | Event | Ready
+
+_NAMES: Final[dict[str, type[Any]]] = {
+    "configure": Configure,
+    "set_peer": SetPeer,
+    "remove_peer": RemovePeer,
+    "install_keypair": InstallKeypair,
+    "erase_keypairs": EraseKeypairs,
+    "set_endpoint": SetEndpoint,
+    "send": Send,
+    "datagram": Datagram,
+    "ready": Ready,
+    "control_frame": ControlFrame,
+    "activity": Activity,
+    "keypair_confirmed": KeypairConfirmed,
+    "need_handshake": NeedHandshake,
+    "endpoint_roamed": EndpointRoamed,
+    "drop_counts": DropCounts,
+}
+_NAME_OF: Final = {kind: name for name, kind in _NAMES.items()}
+
+
+class _Codec(NamedTuple):
+    """How a field's value becomes CBOR and comes back. ``load`` raises ValueError or TypeError."""
+
+    dump: Callable[[Any], Any]
+    load: Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _exactly(kind: type, allowed: Callable[[Any], bool] = lambda _: True) -> _Codec:
+    def load(value: Any) -> Any:
+        if type(value) is not kind or not allowed(value):
+            raise ValueError
+        return value
+
+    return _Codec(_same, load)
+
+
+def _tuple_of(dump: Callable[[Any], Any], load: Callable[[Any], Any]) -> _Codec:
+    def load_all(value: Any) -> Any:
+        if type(value) is not list:
+            raise ValueError
+        return tuple(load(item) for item in value)
+
+    return _Codec(lambda values: [dump(item) for item in values], load_all)
+
+
+def _load_endpoint(value: Any) -> Endpoint:
+    if type(value) is not bytes:
+        raise ValueError
+    return Endpoint.unpack(value)
+
+
+def _load_address(value: Any) -> Address:
+    if type(value) is not bytes:
+        raise ValueError
+    return ip_address(value)
+
+
+def _load_network(value: Any) -> Network:
+    address, prefix_length = value
+    if type(address) is not bytes or type(prefix_length) is not int:
+        raise ValueError
+    return ip_network((address, prefix_length))
+
+
+def _load_counts(value: Any) -> dict[str, int]:
+    if type(value) is not dict:
+        raise ValueError
+    if not all(type(name) is str and type(count) is int for name, count in value.items()):
+        raise ValueError
+    return value
+
+
+_NUMBER = _exactly(int, lambda value: 0 <= value < 1 << 63)
+_INDEX = _exactly(int, lambda value: 0 <= value < 1 << 32)
+_KEY = _exactly(bytes, lambda value: len(value) == KEY_SIZE)
+_FLAG = _exactly(bool)
+_OPTIONAL_ENDPOINT = _Codec(
+    lambda value: None if value is None else value.pack(),
+    lambda value: None if value is None else _load_endpoint(value),
+)
+_FIELDS: Final[dict[str, _Codec]] = {
+    "peer": _NUMBER,
+    "mtu": _exactly(int, lambda value: 68 <= value <= 65535),
+    "local_addresses": _tuple_of(lambda address: address.packed, _load_address),
+    "allowed_ips": _tuple_of(
+        lambda network: [network.network_address.packed, network.prefixlen], _load_network
+    ),
+    "local_index": _INDEX,
+    "remote_index": _INDEX,
+    "send_key": _KEY,
+    "receive_key": _KEY,
+    "initiator": _FLAG,
+    "created_at": _exactly(float),
+    "plaintext": _exactly(bytes, lambda value: len(value) <= MAX_FRAME),
+    "data": _exactly(bytes),
+    "source": _Codec(lambda value: value.pack(), _load_endpoint),
+    "endpoint": _OPTIONAL_ENDPOINT,
+    "sent": _FLAG,
+    "received": _FLAG,
+    "keepalive_sent": _FLAG,
+    "keepalive_received": _FLAG,
+    "rx_bytes": _NUMBER,
+    "tx_bytes": _NUMBER,
+    "counts": _Codec(_same, _load_counts),
+}
+_FIELD_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in _NAME_OF}
+_NEEDS_ENDPOINT: Final = frozenset((SetEndpoint, EndpointRoamed))
+
+
+def encode(message: Message) -> bytes:
+    """The message as bytes. Raises ValueError past MAX_MESSAGE."""
+    kind = type(message)
+    content: dict[str, Any] = {"kind": _NAME_OF[kind]}
+    for name in _FIELD_NAMES[kind]:
+        content[name] = _FIELDS[name].dump(getattr(message, name))
+    data = cbor2.dumps(content)
+    if len(data) > MAX_MESSAGE:
+        raise ValueError(f"a message of {len(data)} bytes to or from the engine")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """The reverse of :func:`encode`. Raises DecodeError("size", "format", "kind", "field")."""
+    if len(data) > MAX_MESSAGE:
+        raise DecodeError("size")
+    try:
+        content = cbor2.loads(data)
+    except Exception as error:  # a third-party parser: whatever it raises, the bytes are wrong
+        raise DecodeError("format") from error
+    if type(content) is not dict:
+        raise DecodeError("format")
+    name = content.pop("kind", None)
+    kind = _NAMES.get(name) if type(name) is str else None
+    if kind is None:
+        raise DecodeError("kind")
+    if content.keys() != set(_FIELD_NAMES[kind]):
+        raise DecodeError("field")
+    try:
+        values = {name: _FIELDS[name].load(value) for name, value in content.items()}
+    except (ValueError, TypeError, DecodeError) as error:
+        raise DecodeError("field") from error
+    if kind in _NEEDS_ENDPOINT and values["endpoint"] is None:
+        raise DecodeError("field")
+    message: Message = kind(**values)
+    return message
+
+
+def decode_command(data: bytes) -> Command:
+    """:func:`decode` for what the engine may be told. Raises DecodeError also for anything else."""
+    message = decode(data)
+    if not isinstance(message, Command):
+        raise DecodeError("kind")
+    return message
+
+
+def decode_event(data: bytes) -> Event | Ready:
+    """:func:`decode` for what the engine may say. Raises DecodeError also for anything else."""
+    message = decode(data)
+    if not isinstance(message, Event | Ready):
+        raise DecodeError("kind")
+    return message

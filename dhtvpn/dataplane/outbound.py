@@ -1,0 +1,223 @@
+"""Packets that leave: device -> peer by allowed IPs -> sealed -> one sendmsg per run of equal datagrams.
+
+A batch is read whole before anything is sealed, so what goes to one peer leaves together, in order. A packet
+that cannot go is answered by ICMP where its sender can make use of that, and counted in any case.
+"""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dhtvpn.dataplane.device import Device
+from dhtvpn.dataplane.messages import Event, NeedHandshake
+from dhtvpn.dataplane.peers import Peer, Peers
+from dhtvpn.dataplane.sockets import (
+    DEFER,
+    IPV4_UDP_HEADERS,
+    IPV6_UDP_HEADERS,
+    MAX_RUN_BYTES,
+    MAX_RUN_DATAGRAMS,
+    TOO_LONG,
+    path_mtu,
+    segment_option,
+    set_fragmentation,
+)
+from dhtvpn.drops import Drops
+from dhtvpn.errors import DecodeError, SystemRefusedError
+from dhtvpn.packet import icmp
+from dhtvpn.packet.ip import addresses
+from dhtvpn.wireguard.constants import PADDING_UNIT
+from dhtvpn.wireguard.transport import OVERHEAD
+
+log = logging.getLogger(__name__)
+
+DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
+PACKET_MAX: Final = 65536  # bytes: an IP packet, whatever MTU somebody gives the device
+
+_GONE = frozenset((errno.EBADFD, errno.ENODEV, errno.EBADF))
+
+
+class Outbound:
+    """The way out. ``sockets`` are by address family; ``segments`` tells which of them can send runs."""
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        peers: Peers,
+        sockets: dict[int, socket.socket],
+        segments: dict[int, bool],
+        drops: Drops,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._device = device
+        self._peers = peers
+        self._sockets = sockets
+        self._segments = dict(segments)
+        self._drops = drops
+        self._emit = emit
+        self._answers = icmp.AnswerLimit()
+        self._slots = [memoryview(bytearray(PACKET_MAX)) for _ in range(DEVICE_BATCH)]
+        self._vectors = [[slot] for slot in self._slots]
+
+    def from_device(self, now: float) -> None:
+        """Read up to DEVICE_BATCH packets and send them. Raises SystemRefusedError: the device is gone."""
+        sizes = self._read_batch()
+        waiting: dict[Peer, tuple[list[bytes], list[bytes]]] = {}
+        lookup, by_number = self._peers.allowed_ips.lookup, self._peers.by_number
+        for slot, size in zip(self._slots, sizes, strict=False):
+            packet = bytes(slot[:size])
+            try:
+                _, _, destination = addresses(packet)
+            except DecodeError:
+                self._drops.count("dataplane", "bad_packet_out")
+                continue
+            number = lookup(destination)
+            if number is None:
+                self._no_peer(packet, destination, now)
+                continue
+            peer = by_number[number]
+            datagram = peer.transport.seal(packet, now)
+            if datagram is None:
+                self._wait_for_keypair(peer, packet, now)
+            elif peer in waiting:
+                datagrams, packets = waiting[peer]
+                datagrams.append(datagram)
+                packets.append(packet)
+            else:
+                waiting[peer] = ([datagram], [packet])
+        for peer, (datagrams, packets) in waiting.items():
+            self._transmit(peer, datagrams, packets, now)
+
+    def send_plaintext(self, peer: Peer, plaintext: bytes, now: float) -> None:
+        """Seal and send a control frame, or a keepalive (empty); a frame waits where there is no keypair."""
+        datagram = peer.transport.seal(plaintext, now)
+        if datagram is not None:
+            self._transmit(peer, [datagram], [plaintext], now)
+        elif plaintext:
+            self._wait_for_keypair(peer, plaintext, now)
+        else:
+            self._drops.count("dataplane", "keepalive_without_keypair")
+
+    def flush_queue(self, peer: Peer, now: float) -> None:
+        """Send what waited for a keypair."""
+        packets: list[bytes] = []
+        datagrams: list[bytes] = []
+        for plaintext in self._peers.take_queue(peer, now):
+            datagram = peer.transport.seal(plaintext, now)
+            if datagram is None:
+                self._wait_for_keypair(peer, plaintext, now)
+            else:
+                datagrams.append(datagram)
+                packets.append(plaintext)
+        if datagrams:
+            self._transmit(peer, datagrams, packets, now)
+
+    def _read_batch(self) -> list[int]:
+        readv, sizes = self._device.readv, []
+        try:
+            for vector in self._vectors:
+                sizes.append(readv(vector))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno in _GONE:
+                raise SystemRefusedError("the network interface was removed by somebody else") from error
+            self._drops.count("dataplane", "device_read")
+        return sizes
+
+    def _no_peer(self, packet: bytes, destination: bytes, now: float) -> None:
+        if not icmp.is_one_host(destination):
+            self._drops.count("dataplane", "group_out")  # multicast: nobody to send it to yet
+            return
+        self._drops.count("dataplane", "no_peer")
+        self._answer(icmp.unreachable(packet), now)
+
+    def _answer(self, answer: bytes | None, now: float) -> None:
+        """Hand an ICMP answer to this machine."""
+        if answer is None or not self._answers.allow(now):
+            return
+        try:
+            self._device.writev([answer])
+        except OSError:
+            self._drops.count("dataplane", "device_write")
+
+    def _wait_for_keypair(self, peer: Peer, plaintext: bytes, now: float) -> None:
+        dropped = self._peers.enqueue(peer, plaintext, now)
+        if dropped:
+            self._drops.count("dataplane", "queue_full", dropped)
+        if self._peers.handshake_wanted(peer, now):
+            self._emit(NeedHandshake(peer.number))
+
+    def _transmit(self, peer: Peer, datagrams: list[bytes], packets: list[bytes], now: float) -> None:
+        """Send sealed ``datagrams`` to the peer's endpoint, in runs; ``packets`` is what they carry."""
+        sock = self._sockets.get(peer.family)
+        if peer.address is None or sock is None:
+            self._drops.count("dataplane", "no_endpoint", len(datagrams))
+            return
+        start, count, tx_before = 0, len(datagrams), peer.tx_bytes
+        while start < count:
+            end = _run_end(datagrams, start) if self._segments[peer.family] else start + 1
+            self._send_run(sock, peer, datagrams[start:end], packets[start:end], now)
+            start = end
+        if peer.tx_bytes != tx_before:
+            if any(packets):
+                peer.sent = True
+            else:
+                peer.keepalive_sent = True
+            self._peers.active[peer.number] = peer
+
+    def _send_run(
+        self, sock: socket.socket, peer: Peer, run: list[bytes], packets: Sequence[bytes], now: float
+    ) -> None:
+        option = segment_option(len(run[0])) if len(run) > 1 else []
+        try:
+            peer.tx_bytes += sock.sendmsg(run, option, 0, peer.address)
+        except OSError as error:
+            if error.errno in DEFER:
+                self._drops.count("dataplane", "udp_busy", len(run))
+            elif len(run) > 1:
+                if error.errno not in TOO_LONG:
+                    log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
+                    self._segments[peer.family] = False
+                for datagram, packet in zip(run, packets, strict=True):
+                    self._send_run(sock, peer, [datagram], [packet], now)
+            elif error.errno == errno.EMSGSIZE:
+                self._too_long(sock, peer, run[0], packets[0], now)
+            else:
+                self._drops.count("dataplane", "udp_refused")
+
+    def _too_long(self, sock: socket.socket, peer: Peer, datagram: bytes, packet: bytes, now: float) -> None:
+        """One datagram exceeds the path MTU: tell the packet's sender, or else send it in fragments."""
+        assert peer.address is not None  # noqa: S101 - the caller has just sent there
+        mtu = path_mtu(peer.family, peer.address)
+        headers = IPV6_UDP_HEADERS if peer.family == socket.AF_INET6 else IPV4_UDP_HEADERS
+        if mtu is not None:
+            # whole blocks, so that a packet of that size fits with its padding
+            answer = icmp.too_big(packet, (mtu - headers - OVERHEAD) // PADDING_UNIT * PADDING_UNIT)
+            if answer is not None:
+                self._drops.count("dataplane", "too_big")
+                self._answer(answer, now)
+                return
+        try:
+            set_fragmentation(sock, allowed=True)
+            try:
+                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
+            finally:
+                set_fragmentation(sock, allowed=False)
+        except OSError:
+            self._drops.count("dataplane", "udp_refused")
+
+
+def _run_end(datagrams: list[bytes], start: int) -> int:
+    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end."""
+    size, count = len(datagrams[start]), len(datagrams)
+    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))
+    end = start + 1
+    while end < limit and len(datagrams[end]) == size:
+        end += 1
+    if end < limit and len(datagrams[end]) < size:
+        end += 1
+    return end

@@ -1,0 +1,283 @@
+"""The control side's handle of the engine process.
+
+The control process makes the device and the sockets, keeps its own descriptors of them, and gives copies
+to the engine; so a new engine can be started when one has died. Commands are plain calls that never wait.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from dhtvpn.dataplane.messages import (
+    MAX_MESSAGE,
+    Address,
+    Command,
+    Configure,
+    Datagram,
+    EraseKeypairs,
+    Event,
+    InstallKeypair,
+    Network,
+    Ready,
+    RemovePeer,
+    Send,
+    SetEndpoint,
+    SetPeer,
+    decode_event,
+    encode,
+)
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError, SystemRefusedError
+from dhtvpn.wireguard.keypair import Keypair
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 10.0  # ours: a start takes 0.1 s on an idle machine
+END_TIMEOUT_S = 2.0  # ours: how long the engine may take to notice that we closed our end
+EVENT_BATCH = 256  # events handled before the event loop gets its next turn
+MAX_WAITING_COMMANDS = 1 << 16  # ours: an engine that has not read for that long will not come back
+CHANNEL_BUFFER = 1 << 20  # bytes of kernel buffer in each direction
+MAX_LOG_LINE = 500  # characters of one line of the engine's stderr
+
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+
+class EngineProcess:
+    """A running engine. Made by :meth:`start`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        channel: socket.socket,
+        on_event: Callable[[Event], None],
+        on_exit: Callable[[int], None] | None,
+    ) -> None:
+        self._process = process
+        self._channel = channel
+        self._on_event = on_event
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[bytes] = deque()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._closed = False
+        self._loop.add_reader(channel, self._readable)
+        self._watch = asyncio.create_task(self._watch_exit(), name="engine exit")
+
+    @classmethod
+    async def start(  # noqa: PLR0917 - what every engine needs comes first, in one order
+        cls,
+        tun_fd: int,
+        sockets: Sequence[socket.socket],
+        local_addresses: Iterable[Address],
+        mtu: int,
+        on_event: Callable[[Event], None],
+        on_exit: Callable[[int], None] | None = None,
+        *,
+        receive: bool = True,
+    ) -> "EngineProcess":
+        """Start an engine on the device ``tun_fd`` and at most one UDP socket per family; wait until it runs.
+
+        ``on_event`` gets its events; ``on_exit`` its exit code (negative: the signal), if it ends before
+        :meth:`close`. ``receive`` False: the sockets are for sending only, and data messages come by
+        :meth:`datagram`. The descriptors stay the caller's. Raises SystemRefusedError.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            for end in (ours, theirs):
+                end.setblocking(False)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
+            try:
+                process = await _spawn(theirs.fileno(), tun_fd, sockets, receive)
+            except OSError as error:
+                ours.close()
+                raise SystemRefusedError(f"cannot start the engine process ({error.strerror})") from error
+            except BaseException:
+                ours.close()
+                raise
+        engine = cls(process, ours, on_event, on_exit)
+        try:
+            engine.configure(local_addresses, mtu)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await engine._ready
+        except TimeoutError:
+            await engine.close()
+            raise SystemRefusedError(f"the engine process did not start in {START_TIMEOUT_S:.0f} s") from None
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def configure(self, local_addresses: Iterable[Address], mtu: int) -> None:
+        """The addresses that packets may be delivered to, and the MTU of the device in bytes."""
+        self._command(Configure(tuple(local_addresses), mtu))
+
+    def set_peer(self, peer: int, allowed_ips: Iterable[Network], endpoint: Endpoint | None) -> None:
+        """Make peer number ``peer`` or replace its allowed IPs; None leaves its endpoint as it is."""
+        self._command(SetPeer(peer, tuple(allowed_ips), endpoint))
+
+    def remove_peer(self, peer: int) -> None:
+        """Forget a peer and its keys."""
+        self._command(RemovePeer(peer))
+
+    def install_keypair(self, peer: int, keypair: Keypair) -> None:
+        """Give the peer the keypair of a completed handshake, and send what waited for it."""
+        self._command(
+            InstallKeypair(
+                peer=peer,
+                local_index=keypair.local_index,
+                remote_index=keypair.remote_index,
+                send_key=keypair.send_key,
+                receive_key=keypair.receive_key,
+                initiator=keypair.initiator,
+                created_at=keypair.created_at,
+            )
+        )
+
+    def erase_keypairs(self, peer: int) -> None:
+        """Forget the peer's keys and what waits for one."""
+        self._command(EraseKeypairs(peer))
+
+    def set_endpoint(self, peer: int, endpoint: Endpoint) -> None:
+        """Send the peer's datagrams there."""
+        self._command(SetEndpoint(peer, endpoint))
+
+    def send(self, peer: int, plaintext: bytes) -> None:
+        """Seal and send a control frame (at most MAX_FRAME bytes), or a keepalive where it is empty."""
+        self._command(Send(peer, plaintext))
+
+    def datagram(self, data: bytes, source: Endpoint) -> None:
+        """Hand over a data message that came to the control process."""
+        self._command(Datagram(data, source))
+
+    async def close(self) -> None:
+        """End the engine and wait until it is gone. Safe to repeat."""
+        self._closed = True
+        self._shut_channel()
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await asyncio.shield(self._watch)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self._process.kill()
+            await self._watch
+
+    def _command(self, command: Command) -> None:
+        """Send ``command`` now, or as soon as the engine reads again. Lost where the engine is gone."""
+        if self._closed:
+            return
+        data = encode(command)
+        if not self._waiting:
+            try:
+                self._channel.send(data)
+            except BlockingIOError:
+                self._loop.add_writer(self._channel, self._writable)
+            except OSError:
+                return  # it is gone: on_exit says so
+            else:
+                return
+        if len(self._waiting) >= MAX_WAITING_COMMANDS:
+            log.error("the engine does not read its commands any more: ending it")
+            self._waiting.clear()
+            self._shut_channel()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self._process.kill()
+            return
+        self._waiting.append(data)
+
+    def _writable(self) -> None:
+        try:
+            while self._waiting:
+                self._channel.send(self._waiting[0])
+                self._waiting.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._waiting.clear()
+        self._loop.remove_writer(self._channel)
+
+    def _readable(self) -> None:
+        for _ in range(EVENT_BATCH):
+            if self._closed:
+                return
+            try:
+                data = self._channel.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._loop.remove_reader(self._channel)
+                return
+            try:
+                event = decode_event(data)
+            except DecodeError as error:
+                log.error("the engine said something that is no event (%s)", error)
+                continue
+            if not isinstance(event, Ready):
+                self._on_event(event)
+            elif not self._ready.done():
+                self._ready.set_result(None)
+
+    async def _watch_exit(self) -> None:
+        """Log what the engine writes to stderr, then see how it ended."""
+        stderr = self._process.stderr
+        assert stderr is not None  # noqa: S101 - it was started with a pipe
+        while line := await _read_line(stderr):
+            log.error("engine: %s", line.decode(errors="replace").rstrip()[:MAX_LOG_LINE])
+        code = await self._process.wait()
+        if not self._ready.done():
+            self._ready.set_exception(
+                SystemRefusedError(f"the engine process ended at once (exit code {code})")
+            )
+            self._ready.exception()  # whoever waits gets it; nobody waiting is no mistake
+        elif not self._closed:
+            self._closed = True
+            self._shut_channel()
+            if self._on_exit is not None:
+                self._on_exit(code)
+
+    def _shut_channel(self) -> None:
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel)
+            self._loop.remove_writer(self._channel)
+            self._channel.close()
+
+
+async def _read_line(stderr: asyncio.StreamReader) -> bytes:
+    try:
+        return await stderr.readline()
+    except ValueError:  # longer than the reader's limit: that part is thrown away
+        return b"(a line that is too long)"
+
+
+async def _spawn(
+    control: int, tun: int, sockets: Sequence[socket.socket], receive: bool
+) -> asyncio.subprocess.Process:
+    arguments = ["--control-fd", str(control), "--tun-fd", str(tun)]
+    for sock in sockets:
+        arguments += ["--udp6-fd" if sock.family == socket.AF_INET6 else "--udp4-fd", str(sock.fileno())]
+    if not receive:
+        arguments.append("--send-only")
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # nothing is imported from the directory that root happens to stand in
+        "-s",
+        "-m",
+        "dhtvpn.dataplane",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=(control, tun, *(sock.fileno() for sock in sockets)),
+        start_new_session=True,  # Ctrl-C is for the control process, which ends the engine in order
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+    )

@@ -1,0 +1,349 @@
+"""The Kademlia directory: the parts of this package put together on a port that belongs to someone else.
+
+A datagram comes in at ``handle_datagram`` and goes, by kind, to ``Service`` (requests) or ``Requests``
+(replies, values). ``publish``, ``lookup`` and ``watch`` are lookups by ``Queries``.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+
+from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
+from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
+from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
+from dhtvpn.discovery.queries import Queries, Topic
+from dhtvpn.discovery.reader import Reader, Watches
+from dhtvpn.discovery.routing import RoutingTable
+from dhtvpn.discovery.rpc import Answer, Requests, Send
+from dhtvpn.discovery.service import Hooks, Service
+from dhtvpn.discovery.shortlist import REPLICAS
+from dhtvpn.discovery.storage import Outcome, Storage
+from dhtvpn.discovery.subscriptions import Subscriptions
+from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.tokens import TokenIssuer
+from dhtvpn.discovery.wire import KIND_REPLY, KIND_REQUEST, NO_FLAGS, Flags, Request, Rpc, split
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError
+from dhtvpn.records.envelope import inspect as inspect_envelope
+
+log = logging.getLogger(__name__)
+
+POLL_S = 30.0
+"""A watch looks the topic up this often besides the pushes, as a safety net."""
+
+RENEW_S = 25.0
+"""A watch renews its subscriptions this often: within the 30 s after which NATs may forget a UDP mapping
+(RFC 4787 section 4.3 asks for two minutes, many keep less), and twice within the lease."""
+
+NO_CONTACTS_RETRY_S = 0.5
+"""A watch that found nobody looks again this soon: bootstrapping may be under way. Costs no datagram."""
+
+RESUBSCRIBE_S = 3.0
+"""A watch without a single lease looks for other storing nodes this soon."""
+
+MAINTENANCE_S = 10.0
+PING_AFTER_S = 300.0
+"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time."""
+
+PINGS_PER_ROUND = 8
+BOOTSTRAP_WAVE = 16
+"""Endpoints asked at once; the next wave follows after the soft timeout unless enough have answered."""
+
+MAX_MEETINGS = 32
+"""Strangers that are being verified at once; each costs one ping."""
+
+MAX_PUSHES = 512
+"""Pushes under way; a watcher that misses one finds the change at its next renewal."""
+
+
+class KademliaDirectory:
+    """One node of the network, storing for others too. ``send`` routes a datagram by address family.
+
+    ``node_id``: 20 octets; random when None; the owner keeps it. ``families``: those the port has.
+    ``read_only`` (BEP 43): others shall not put us into their tables, because strangers cannot reach us.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        *,
+        node_id: bytes | None = None,
+        inspect: Inspect = inspect_envelope,
+        drops: Drops | None = None,
+        families: frozenset[int] = BOTH_FAMILIES,
+        read_only: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        unix_time: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        poll_s: float = POLL_S,
+        renew_s: float = RENEW_S,
+    ) -> None:
+        self.node_id = node_id or random_bytes(KEY_LENGTH)
+        if len(self.node_id) != KEY_LENGTH:
+            raise ValueError(f"a node id has {KEY_LENGTH} octets, not {len(self.node_id)}")
+        self.read_only = read_only
+        self._port_send, self._drops, self._inspect = send, drops or Drops(), inspect
+        self._families = families
+        self._monotonic, self._unix_time, self._random_bytes = monotonic, unix_time, random_bytes
+        self._poll_s, self._renew_s = poll_s, renew_s
+        self._tasks = OwnedTasks()
+        self._table = RoutingTable(self.node_id, families, monotonic())
+        self._storage = Storage(inspect, self._drops)
+        self._subscriptions = Subscriptions()
+        self._watches = Watches(self._drops)
+        self._requests = Requests(self._send, self._drops, random_bytes)
+        self._queries = Queries(
+            self._requests, self._table, self._tasks, flags=self._flags, monotonic=monotonic
+        )
+        self._service = Service(
+            self._send,
+            self._drops,
+            table=self._table,
+            storage=self._storage,
+            subscriptions=self._subscriptions,
+            watches=self._watches,
+            tokens=TokenIssuer(random_bytes, monotonic()),
+            hooks=Hooks(met=self._met, stored=self._stored),
+            monotonic=monotonic,
+            unix_time=unix_time,
+        )
+        self._meetings: set[Endpoint] = set()
+        self._pushes = 0
+        self._maintenance: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # Datagrams
+
+    def handle_datagram(self, data: bytes, source: Endpoint) -> None:
+        """One datagram, without the port's prefix octet. Never raises on a peer's bytes."""
+        if self._closed or family_of(source) not in self._families:
+            return
+        try:
+            kind, message_id, body = split(data)
+        except DecodeError as error:
+            self._drops.count("dht", error.reason)
+            return
+        if kind == KIND_REQUEST:
+            self._service.handle_request(message_id, body, len(data), source)
+        elif kind == KIND_REPLY:
+            self._requests.handle_reply(message_id, body, source)
+        else:
+            self._requests.handle_value(message_id, body, source)
+
+    # Joining and leaving
+
+    async def start(self, contacts: Iterable[Endpoint] = ()) -> int:
+        """Start the upkeep and bootstrap from remembered contacts; returns how many answered."""
+        if self._maintenance is None:
+            self._maintenance = self._tasks.spawn(self._maintain())
+        return await self.bootstrap(contacts)
+
+    async def bootstrap(self, endpoints: Iterable[Endpoint]) -> int:
+        """Ask endpoints of unknown ids, in waves; returns how many answered so far, one round trip after
+        the first did. Then a lookup of our own id fills the table in the background."""
+        usable = [e for e in dict.fromkeys(endpoints) if family_of(e) in self._families]
+        running: list[asyncio.Task[Answer | None]] = []
+        for start in range(0, len(usable), BOOTSTRAP_WAVE):
+            wave = [
+                self._tasks.spawn(self._queries.ask(endpoint, Rpc.FIND_NODE, self.node_id))
+                for endpoint in usable[start : start + BOOTSTRAP_WAVE]
+            ]
+            running += wave
+            await asyncio.wait(wave, timeout=SOFT_TIMEOUT_S)
+            if _answered(running) >= REPLICAS:
+                break
+        while not _answered(running) and (waiting := [task for task in running if not task.done()]):
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        answered = _answered(running)
+        if answered:
+            self._tasks.spawn(self._queries.closest(self.node_id))
+            self._watches.wake()
+        return answered
+
+    async def close(self) -> None:
+        """End every task and every watch. The port is not ours to close."""
+        self._closed = True
+        self._watches.finish()
+        await self._tasks.close()
+
+    # The Directory protocol
+
+    async def publish(self, dht_key: bytes, envelope: bytes) -> int:
+        """Store at the closest live nodes; returns how many of them confirmed. It is stored here too when
+        we are among the closest; that copy is not counted, for nobody may be able to reach it.
+
+        Raises DecodeError when the envelope does not pass its own check.
+        """
+        self._inspect(envelope, dht_key, self._unix_time())
+        closest = await self._queries.closest(dht_key)
+        if self._among_closest(dht_key, closest):
+            outcome = self._storage.put(dht_key, envelope, None, self._unix_time())
+            if outcome is Outcome.NEW:
+                self._stored(dht_key, envelope, None)
+        stores = [self._tasks.spawn(self._queries.store(c, dht_key, envelope)) for c in closest]
+        results = await asyncio.gather(*stores)
+        log.debug("published at %d of %d nodes", sum(results), len(stores))
+        return sum(results)
+
+    async def lookup(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
+        """Verified envelopes as they come; with no contacts, what is stored here."""
+        reader = Reader(dht_key, self._inspect, self._drops)
+        task = self._tasks.spawn(self._look_up_once(reader))
+        try:
+            while True:
+                for envelope in await reader.wait():
+                    yield envelope
+                if reader.finished:
+                    return
+        finally:
+            task.cancel()
+
+    async def watch(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
+        """Lookups and pushes, until it is closed or the directory is."""
+        reader = Reader(dht_key, self._inspect, self._drops)
+        self._watches.open(reader)
+        task = self._tasks.spawn(self._keep_watching(reader))
+        try:
+            while True:
+                for envelope in await reader.wait():
+                    yield envelope
+                if reader.finished:
+                    return
+        finally:
+            self._watches.close(reader)
+            task.cancel()
+
+    # What it knows, for the owner
+
+    def contacts(self) -> list[Endpoint]:
+        """Endpoints of nodes that answered us, the fastest first: for the disk and for STUN."""
+        return [standing.contact.endpoint for standing in self._table.good()]
+
+    @property
+    def size(self) -> int:
+        """Nodes in the routing table that answered when last asked."""
+        return len({standing.contact.node_id for standing in self._table.good()})
+
+    @property
+    def stored(self) -> int:
+        """Envelopes that this node holds for others and itself."""
+        return len(self._storage)
+
+    # Inside
+
+    def _send(self, datagram: bytes, endpoint: Endpoint) -> None:
+        try:
+            self._port_send(datagram, endpoint)
+        except OSError:  # no route, network down: like a lost datagram
+            self._drops.count("dht", "send_failed")
+
+    def _flags(self) -> Flags:
+        flags = Flags.READ_ONLY if self.read_only else NO_FLAGS
+        for family in self._families:
+            flags |= Flags.WANT_IPV4 if family == IPV4 else Flags.WANT_IPV6
+        return flags
+
+    def _among_closest(self, dht_key: bytes, closest: list[Contact]) -> bool:
+        if len(closest) < REPLICAS:
+            return True
+        return distance(self.node_id, dht_key) < distance(closest[-1].node_id, dht_key)
+
+    def _met(self, request: Request, source: Endpoint, proven: bool) -> None:
+        """A stranger asked us something: verify it by one ping of ours before it enters the table."""
+        if proven:
+            self._queries.silence.broken(source)
+        stranger = Contact(request.node_id, source)
+        if request.flags & Flags.READ_ONLY or not self._table.wants(stranger):
+            return
+        if source in self._meetings or self._queries.silence.holds(source, self._monotonic()):
+            return
+        if len(self._meetings) < MAX_MEETINGS:
+            self._meetings.add(source)
+            self._tasks.spawn(self._meet(source))
+
+    async def _meet(self, source: Endpoint) -> None:
+        try:
+            await self._queries.ask(source, Rpc.PING, retransmit=False)
+        finally:
+            self._meetings.discard(source)
+
+    def _stored(self, dht_key: bytes, envelope: bytes, source: Endpoint | None) -> None:
+        """A topic changed here: tell the watches of this process, and push to those of others."""
+        self._watches.stored_here(dht_key, envelope, self._unix_time())
+        for watcher in self._subscriptions.watchers(dht_key, self._monotonic()):
+            if watcher == source:
+                continue
+            if self._pushes >= MAX_PUSHES:
+                self._drops.count("dht", "pushes_full")
+                return
+            self._pushes += 1
+            self._tasks.spawn(self._push(watcher, dht_key, envelope))
+
+    async def _push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> None:
+        try:
+            if not await self._queries.push(watcher, dht_key, envelope):
+                self._subscriptions.drop(dht_key, watcher)
+        finally:
+            self._pushes -= 1
+
+    def _topic(self, reader: Reader) -> Topic:
+        return Topic(reader.newest, lambda envelope: reader.offer(envelope, self._unix_time()))
+
+    async def _look_up(self, reader: Reader) -> list[Contact]:
+        for stored in self._storage.get(reader.dht_key, self._unix_time()):
+            reader.offer(stored.envelope, self._unix_time())
+        return await self._queries.closest(reader.dht_key, self._topic(reader))
+
+    async def _look_up_once(self, reader: Reader) -> None:
+        try:
+            await self._look_up(reader)
+        finally:
+            reader.finish()
+
+    async def _keep_watching(self, reader: Reader) -> None:
+        """Look up and subscribe at every poll or wake-up; between polls renew the subscriptions."""
+        while True:
+            closest = await self._look_up(reader)
+            poll_at = self._monotonic() + self._poll_s
+            while True:
+                leases = await self._subscribe(reader, closest)
+                left_s = poll_at - self._monotonic()
+                if not leases:
+                    left_s = min(left_s, RESUBSCRIBE_S if closest else NO_CONTACTS_RETRY_S)
+                woken = await reader.sleep(min(left_s, self._renew_s))
+                if woken or not leases or self._monotonic() >= poll_at:
+                    break
+
+    async def _subscribe(self, reader: Reader, closest: list[Contact]) -> int:
+        """Subscribe or renew at each of ``closest``; returns how many granted a lease."""
+        reader.forget_ended(self._monotonic())
+        tasks = [self._tasks.spawn(self._subscribe_at(reader, contact)) for contact in closest]
+        return sum(await asyncio.gather(*tasks))
+
+    async def _subscribe_at(self, reader: Reader, contact: Contact) -> bool:
+        """Pushes may overtake the reply, so they are welcome from the moment we ask."""
+        asked_at = self._monotonic()
+        reader.subscribe(contact.endpoint, asked_at + self._renew_s)
+        lease_s = await self._queries.watch(contact, self._topic(reader))
+        if lease_s:
+            reader.subscribe(contact.endpoint, asked_at + lease_s)
+        return lease_s > 0
+
+    async def _maintain(self) -> None:
+        """Forget what has ended, ping the quiet, look up buckets that nobody touched."""
+        while True:
+            await asyncio.sleep(MAINTENANCE_S)
+            now = self._monotonic()
+            self._storage.expire(self._unix_time())
+            self._subscriptions.expire(now)
+            for contact in self._table.longest_unheard(now, PING_AFTER_S, PINGS_PER_ROUND):
+                self._tasks.spawn(self._queries.ping(contact))
+            for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
+                await self._queries.closest(target)
+
+
+def _answered(tasks: "list[asyncio.Task[Answer | None]]") -> int:
+    return sum(task.done() and not task.cancelled() and task.result() is not None for task in tasks)

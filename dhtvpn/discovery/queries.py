@@ -1,0 +1,181 @@
+"""The asking side in terms of contacts: tokens are used and kept, the table learns from every answer."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dhtvpn.discovery import lookup
+from dhtvpn.discovery.contact import IPV4, IPV6, Contact
+from dhtvpn.discovery.newest import NewestEnvelopes
+from dhtvpn.discovery.routing import K, RoutingTable
+from dhtvpn.discovery.rpc import Answer, OnValue, Requests
+from dhtvpn.discovery.shortlist import Shortlist
+from dhtvpn.discovery.silence import Silence
+from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.tokens import TokensHeld
+from dhtvpn.discovery.wire import Flags, Reply, Request, Rpc, Status
+from dhtvpn.endpoint import Endpoint
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS = 8
+"""Requests to one node for one topic: 8 x 32 values, twice what a topic may hold."""
+
+MAX_PATIENCE_S = 1.0
+"""The soft timeout grows to twice the known round trip, up to this."""
+
+NETWORK_SILENT_S = 10.0
+"""When nobody at all has answered for this long, our own network is down: nobody is dropped for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a lookup for envelopes wants filled."""
+
+    newest: NewestEnvelopes
+    on_value: OnValue
+
+
+class Queries:
+    """Typed requests and lookups over one routing table."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        table: RoutingTable,
+        tasks: OwnedTasks,
+        *,
+        flags: Callable[[], Flags],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._requests, self._table, self._tasks = requests, table, tasks
+        self._flags, self._monotonic = flags, monotonic
+        self.silence = Silence()
+        self.tokens = TokensHeld()
+        self._heard_at = float("-inf")
+
+    async def ask(
+        self,
+        endpoint: Endpoint,
+        rpc: Rpc,
+        target: bytes = b"",
+        payload: bytes = b"",
+        *,
+        expected: Contact | None = None,
+        on_value: OnValue | None = None,
+        retransmit: bool = True,
+    ) -> Answer | None:
+        """One request. ``expected`` is the contact that is asked, when its id is known: another id in the
+        answer counts as a failure of that contact."""
+        now = self._monotonic()
+        self.silence.asked(endpoint, now)
+        token = self.tokens.get(endpoint, now)
+        request = Request(rpc, self._table.own_id, token, self._flags(), target, payload)
+        answer = await self._requests.ask(endpoint, request, on_value, retransmit=retransmit)
+        now = self._monotonic()
+        if answer is not None:
+            self._learn(Contact(answer.reply.node_id, endpoint), answer, now)
+        if expected is not None and (answer is None or answer.reply.node_id != expected.node_id):
+            self._failed(expected, now)
+            return None
+        return answer
+
+    async def ping(self, contact: Contact) -> bool:
+        """Whether it answers under its id."""
+        return await self.ask(contact.endpoint, Rpc.PING, expected=contact) is not None
+
+    async def find_node(self, contact: Contact, target: bytes) -> list[Contact] | None:
+        """Contacts close to ``target`` that ``contact`` knows, or None when it does not answer."""
+        answer = await self.ask(contact.endpoint, Rpc.FIND_NODE, target, expected=contact)
+        return self._worth_asking(answer.reply) if answer is not None else None
+
+    async def find(self, contact: Contact, topic: Topic) -> list[Contact] | None:
+        """The same for a dht_key; values go to the topic, in as many rounds as it takes."""
+        told: list[Contact] | None = None
+        for _ in range(MAX_ROUNDS):
+            answer = await self._values(contact, Rpc.FIND, topic)
+            if answer is None:
+                return told
+            told = self._worth_asking(answer.reply) if told is None else told
+            if not _has_more(answer):
+                break
+        return told
+
+    async def store(self, contact: Contact, dht_key: bytes, envelope: bytes) -> bool:
+        """True when it confirmed that it holds the envelope."""
+        answer = await self._with_fresh_token(contact, Rpc.STORE, dht_key, envelope, None)
+        if answer is not None and answer.reply.status is not Status.OK:
+            log.debug("%s did not store: %s", contact.endpoint, answer.reply.status.name)
+        return answer is not None and answer.reply.status is Status.OK
+
+    async def watch(self, contact: Contact, topic: Topic) -> int:
+        """Subscribe or renew; returns the lease in seconds, 0 when there is none."""
+        answer = await self._values(contact, Rpc.WATCH, topic)
+        if answer is None or answer.reply.status is not Status.OK:
+            return 0
+        if _has_more(answer):
+            self._tasks.spawn(self.find(contact, topic))
+        return answer.reply.lease_s
+
+    async def push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> bool:
+        """True when the watcher wants more of the topic."""
+        answer = await self.ask(watcher, Rpc.PUSH, dht_key, envelope)
+        return answer is not None and answer.reply.status is Status.OK
+
+    async def closest(self, target: bytes, topic: Topic | None = None) -> list[Contact]:
+        """A lookup: the closest live nodes to ``target``; with a topic, its values are collected."""
+
+        def start_query(contact: Contact) -> "asyncio.Task[list[Contact] | None]":
+            query = self.find_node(contact, target) if topic is None else self.find(contact, topic)
+            return self._tasks.spawn(query)
+
+        start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
+        return await lookup.run(Shortlist(target), start, start_query, self._patience_s)
+
+    async def _values(self, contact: Contact, rpc: Rpc, topic: Topic) -> Answer | None:
+        key, have = topic.newest.dht_key, topic.newest.have()
+        if rpc is Rpc.FIND:
+            return await self.ask(contact.endpoint, rpc, key, have, expected=contact, on_value=topic.on_value)
+        return await self._with_fresh_token(contact, rpc, key, have, topic.on_value)
+
+    async def _with_fresh_token(
+        self, contact: Contact, rpc: Rpc, target: bytes, payload: bytes, on_value: OnValue | None
+    ) -> Answer | None:
+        """A refused token came with a new one: ask once more."""
+        answer = await self.ask(contact.endpoint, rpc, target, payload, expected=contact, on_value=on_value)
+        if answer is not None and answer.reply.status is Status.BAD_TOKEN:
+            return await self.ask(contact.endpoint, rpc, target, payload, expected=contact, on_value=on_value)
+        return answer
+
+    def _learn(self, contact: Contact, answer: Answer, now: float) -> None:
+        self._heard_at = now
+        self.silence.broken(contact.endpoint)
+        self.tokens.keep(contact.endpoint, answer.reply.token, now)
+        doubtful = self._table.heard(contact, now, answer.rtt_s)
+        if doubtful is not None and not self.silence.holds(doubtful.endpoint, now):
+            self._tasks.spawn(self._settle(doubtful, contact, answer.rtt_s))
+
+    async def _settle(self, doubtful: Contact, newcomer: Contact, rtt_s: float) -> None:
+        """The one that is in the table stays if it answers; else the newcomer takes its place."""
+        if not await self.ping(doubtful):
+            self._table.heard(newcomer, self._monotonic(), rtt_s)
+
+    def _failed(self, contact: Contact, now: float) -> None:
+        if self._table.failed(contact, may_drop=now - self._heard_at < NETWORK_SILENT_S):
+            log.debug("dropped %s: no answer", contact.endpoint)
+
+    def _worth_asking(self, reply: Reply) -> list[Contact]:
+        now = self._monotonic()
+        return [
+            c for c in reply.contacts if self._table.reachable(c) and not self.silence.holds(c.endpoint, now)
+        ]
+
+    def _patience_s(self, contact: Contact) -> float:
+        rtt_s = self._table.rtt_s(contact) or 0.0
+        return min(max(lookup.SOFT_TIMEOUT_S, 2 * rtt_s), MAX_PATIENCE_S)
+
+
+def _has_more(answer: Answer) -> bool:
+    """Values that were lost on the way, or kept back until our address was proven."""
+    return answer.reply.more > 0 or answer.values_received < answer.reply.values

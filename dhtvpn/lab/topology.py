@@ -1,0 +1,249 @@
+"""What the laboratory builds, in words: hosts, routers, and how each router's NAT behaves (RFC 4787).
+
+Pure data. A host or router without ``behind`` sits on the public segment; one with ``behind`` sits on
+that router's LAN. A router behind a router is a carrier's NAT in front of a home's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network
+from typing import assert_never
+
+from dhtvpn.errors import UsageError
+
+PUBLIC_SEGMENT = "internet"
+"""The namespace that routes between all sites; no host may have this name."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+MAX_SITES = 500
+"""Sites on the public segment: each takes a /24 of 198.18.0.0/15 (RFC 2544), which holds 512."""
+
+MAX_ON_LAN = 200
+"""Machines on one router's LAN, a /24 whose first ten addresses are kept for the router."""
+
+
+class Mapping(Enum):
+    """How a NAT picks the external port for an internal endpoint (RFC 4787, section 4.1)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+class Filtering(Enum):
+    """From whom a NAT lets packets in to a mapping (RFC 4787, section 5)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+_INITIALS = {
+    "endpoint-independent": "EI",
+    "address-dependent": "AD",
+    "address-and-port-dependent": "APD",
+}
+
+
+@dataclass(frozen=True)
+class Nat:
+    """One NAT's behaviour. ``expiry_s``: how long an idle mapping lives (RFC 4787 REC-5: two minutes)."""
+
+    mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
+    filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
+    expiry_s: int = 120
+
+    def __post_init__(self) -> None:
+        dependent = self.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+        if dependent and self.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT:
+            raise UsageError(
+                "the laboratory builds address-and-port-dependent mapping only together with "
+                "address-and-port-dependent filtering"
+            )
+        if self.expiry_s < 1:
+            raise UsageError("a NAT mapping must live for at least one second")
+
+    @property
+    def short(self) -> str:
+        """For a narrow table: mapping ``EIM`` or ``APDM``, then filtering ``EIF``, ``ADF`` or ``APDF``."""
+        return f"{_INITIALS[self.mapping.value]}M/{_INITIALS[self.filtering.value]}F"
+
+    def __str__(self) -> str:
+        return f"{self.mapping.value} mapping, {self.filtering.value} filtering"
+
+
+OPEN_FILTERING = Nat(filtering=Filtering.ENDPOINT_INDEPENDENT)
+ADDRESS_RESTRICTED = Nat(filtering=Filtering.ADDRESS_DEPENDENT)
+PORT_RESTRICTED = Nat(filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT)
+SYMMETRIC = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
+
+
+class Role(Enum):
+    """What runs on a host."""
+
+    BOOTSTRAP = "bootstrap"
+    MEMBER = "member"
+    PLAIN = "plain"
+
+
+class ExpectedPath(Enum):
+    """What two members can have between them, by their NATs alone."""
+
+    DIRECT = "direct"
+    RELAY = "relay"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router with a LAN. IPv4 is translated as ``nat`` says. IPv6, where given, is routed and not
+    translated, and only replies come in unless the filtering is endpoint-independent (RFC 6092)."""
+
+    name: str
+    nat: Nat = PORT_RESTRICTED
+    behind: str | None = None
+    ipv6: bool = False
+    lan: IPv4Network | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine: on the public segment, or ``behind`` a router. A plain host runs nothing by itself."""
+
+    name: str
+    role: Role = Role.MEMBER
+    behind: str | None = None
+    ipv4: bool = True
+    ipv6: bool = False
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A named internet in miniature. Raises UsageError where the parts do not fit together."""
+
+    name: str
+    summary: str
+    hosts: tuple[Host, ...]
+    routers: tuple[Router, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        for router in self.routers:
+            self._check_router(router)
+        for host in self.hosts:
+            self._check_host(host)
+        if sum(1 for machine in self.machines if machine.behind is None) > MAX_SITES:
+            raise UsageError(f"topology {self.name}: at most {MAX_SITES} sites fit on the public segment")
+        for router in self.routers:
+            if sum(1 for machine in self.machines if machine.behind == router.name) > MAX_ON_LAN:
+                raise UsageError(f"router {router.name}: at most {MAX_ON_LAN} machines fit behind it")
+
+    def _check_names(self) -> None:
+        seen = {PUBLIC_SEGMENT}
+        for machine in self.machines:
+            if not _NAME.fullmatch(machine.name):
+                raise UsageError(f"{machine.name!r}: a machine's name is lower case letters, digits, hyphens")
+            if machine.name in seen:
+                raise UsageError(f"topology {self.name}: two machines are called {machine.name}")
+            seen.add(machine.name)
+
+    def _check_router(self, router: Router) -> None:
+        visited = {router.name}
+        above = router.behind
+        while above is not None:
+            if above in visited:
+                raise UsageError(f"router {router.name} is behind itself")
+            visited.add(above)
+            above = self.router(above).behind
+        if router.ipv6 and router.behind is not None:
+            raise UsageError(f"router {router.name}: IPv6 is routed through one router only")
+        if router.lan is not None and (router.lan.prefixlen != 24 or router.lan.is_global):
+            raise UsageError(f"router {router.name}: a LAN is a private /24, not {router.lan}")
+
+    def _check_host(self, host: Host) -> None:
+        if host.behind is not None:
+            self.router(host.behind)
+        if not host.ipv4 and not host.ipv6:
+            raise UsageError(f"host {host.name} has neither IPv4 nor IPv6")
+        if host.behind is not None and host.ipv6 and not self.router(host.behind).ipv6:
+            raise UsageError(f"host {host.name} wants IPv6, but router {host.behind} has none")
+
+    @property
+    def machines(self) -> Sequence[Host | Router]:
+        """Routers first, then hosts, each in the order given."""
+        return (*self.routers, *self.hosts)
+
+    @property
+    def bootstraps(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.role is Role.BOOTSTRAP)
+
+    @property
+    def members(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.role is Role.MEMBER)
+
+    def host(self, name: str) -> Host:
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise UsageError(f"topology {self.name} has no host {name}")
+
+    def router(self, name: str) -> Router:
+        for router in self.routers:
+            if router.name == name:
+                return router
+        raise UsageError(f"topology {self.name} has no router {name}")
+
+    def nats_of(self, host: Host) -> list[Nat]:
+        """The NATs between a host and the public segment, the nearest first."""
+        nats = []
+        above = host.behind
+        while above is not None:
+            router = self.router(above)
+            nats.append(router.nat)
+            above = router.behind
+        return nats
+
+    def nat_label(self, host: Host) -> str:
+        """For a table: ``public``, or the NATs on the way out; ``+6`` or ``6`` for IPv6."""
+        label = " ".join(nat.short for nat in self.nats_of(host)) or "public"
+        if not host.ipv4:
+            return "public, IPv6 only" if host.behind is None else "IPv6 only"
+        return f"{label} +IPv6" if host.ipv6 else label
+
+    def expected_path(self, one: Host, other: Host) -> ExpectedPath:
+        """What ICE can reach between two hosts by the rules of RFC 4787 and RFC 8445."""
+        if one.ipv6 and other.ipv6:
+            return ExpectedPath.DIRECT
+        if not (one.ipv4 and other.ipv4):
+            return ExpectedPath.RELAY if self._common_family_with_a_third(one, other) else ExpectedPath.NONE
+        if one.behind is not None and one.behind == other.behind:
+            return ExpectedPath.DIRECT
+        if _punches(self.nats_of(one), self.nats_of(other)):
+            return ExpectedPath.DIRECT
+        return ExpectedPath.RELAY
+
+    def _common_family_with_a_third(self, one: Host, other: Host) -> bool:
+        thirds = [host for host in self.hosts if host not in (one, other) and host.behind is None]
+        return any(host.ipv4 and host.ipv6 for host in thirds)
+
+
+def _punches(nats_one: list[Nat], nats_other: list[Nat]) -> bool:
+    """Whether simultaneous checks get through: a port that nobody can foresee (address-and-port-dependent
+    mapping) must meet filtering on the other side that does not ask for the port."""
+    for outgoing, facing in ((nats_one, nats_other), (nats_other, nats_one)):
+        unforeseen = any(nat.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT for nat in outgoing)
+        if unforeseen and any(_asks_for_port(nat.filtering) for nat in facing):
+            return False
+    return True
+
+
+def _asks_for_port(filtering: Filtering) -> bool:
+    match filtering:
+        case Filtering.ADDRESS_AND_PORT_DEPENDENT:
+            return True
+        case Filtering.ADDRESS_DEPENDENT | Filtering.ENDPOINT_INDEPENDENT:
+            return False
+        case _:
+            assert_never(filtering)

@@ -1,0 +1,169 @@
+"""The one UDP port of a node: STUN, DHT and tunnel on one socket per address family."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.nat.demux import DHT_PREFIX_BYTES, Kind, classify
+from dhtvpn.nat.port_sockets import PortSockets, open_sockets
+from dhtvpn.nat.stun_router import StunRouter
+
+log = logging.getLogger(__name__)
+
+READ_BATCH = 64
+"""Datagrams read per wake-up and family. Ours: a flood leaves the event loop its turn every few ms."""
+
+MAX_DATAGRAM = 65535
+
+_SEND_DROPS = {
+    errno.EAGAIN: "send_buffer_full",
+    errno.ENOBUFS: "send_buffer_full",
+    errno.ENETUNREACH: "send_unreachable",
+    errno.EHOSTUNREACH: "send_unreachable",
+    errno.ENETDOWN: "send_unreachable",
+    errno.EADDRNOTAVAIL: "send_unreachable",
+    errno.EPERM: "send_refused",
+    errno.EACCES: "send_refused",
+    errno.EMSGSIZE: "send_too_long",
+}
+
+DatagramHandler = Callable[[bytes, Endpoint], None]
+
+
+class UdpPort:
+    """Reads datagrams and hands each to its room; sends without ever blocking or raising.
+
+    Made by :meth:`open`. ``stun`` routes STUN messages; the other kinds go to the handlers that
+    ``on_dht``, ``on_tunnel`` and ``on_data`` set. A kind without a handler is dropped and counted in
+    ``drops``.
+    """
+
+    def __init__(self, sockets: PortSockets, drops: Drops) -> None:
+        self._sockets = sockets
+        self.drops = drops
+        self._buffer = bytearray(MAX_DATAGRAM)
+        self._view = memoryview(self._buffer)
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self.stun = StunRouter(drops)
+        self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self.stun.handle_datagram}
+        for control in sockets.control.values():
+            self._loop.add_reader(control, self._read_batch, control)
+
+    @classmethod
+    async def open(
+        cls,
+        port: int | None,
+        host_v4: str | None = "0.0.0.0",  # noqa: S104 - a VPN node listens on every address
+        host_v6: str | None = "::",
+        *,
+        drops: Drops,
+        tunnel_sockets: bool,
+    ) -> "UdpPort":
+        """Bind ``port`` (None or 0: a free one, the same on both families) and start reading.
+
+        ``host_v4`` or ``host_v6`` None leaves that family out; a family that the machine does not have
+        is left out too (``families`` says which are there). ``tunnel_sockets`` adds the engine's sockets.
+        Raises SystemRefusedError: port in use, not allowed, address not of this machine, no network.
+        """
+        hosts = {family: host for family, host in ((4, host_v4), (6, host_v6)) if host is not None}
+        return cls(open_sockets(port, hosts, tunnel_sockets), drops)
+
+    @property
+    def port(self) -> int:
+        """The UDP port number, the same on every family."""
+        return self._sockets.port
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """4, 6 or both: what the port really listens on."""
+        return tuple(self._sockets.control)
+
+    @property
+    def engine_sockets(self) -> list[socket.socket]:
+        """The sockets for the engine process, IPv4 first. Empty without ``tunnel_sockets``.
+
+        Without :attr:`kernel_demux` they are for sending only, and data messages come to ``on_data``.
+        """
+        return list(self._sockets.engine.values())
+
+    @property
+    def kernel_demux(self) -> bool:
+        """The kernel delivers types 4 and 5 to the engine's sockets."""
+        return self._sockets.kernel_demux
+
+    def on_dht(self, handler: DatagramHandler) -> None:
+        """Who gets DHT datagrams, prefix byte removed."""
+
+        def without_prefix(data: bytes, source: Endpoint) -> None:
+            handler(data[1:], source)
+
+        self._handlers[Kind.DHT] = without_prefix
+
+    def on_tunnel(self, handler: DatagramHandler) -> None:
+        """Who gets handshake messages, types 1-3."""
+        self._handlers[Kind.TUNNEL_HANDSHAKE] = handler
+
+    def on_data(self, handler: DatagramHandler) -> None:
+        """Who gets data messages, types 4 and 5, that reach the control socket: all of them without
+        :attr:`kernel_demux`, none with it."""
+        self._handlers[Kind.TUNNEL_DATA] = handler
+
+    def send(self, data: bytes, endpoint: Endpoint) -> bool:
+        """Send now or drop and count. True when the kernel took it."""
+        control = self._sockets.control.get(6 if endpoint.is_ipv6 else 4)
+        if control is None:
+            self.drops.count("port", "send_no_family")
+            return False
+        try:
+            # A name in place of an address would make sendto ask a resolver, and block.
+            socket.inet_pton(control.family, endpoint.host)
+            control.sendto(data, endpoint)
+        except OSError as error:
+            self.drops.count("port", _SEND_DROPS.get(error.errno or 0, "send_failed"))
+            return False
+        except (OverflowError, ValueError):
+            self.drops.count("port", "send_failed")
+            return False
+        return True
+
+    def send_dht(self, data: bytes, endpoint: Endpoint) -> bool:
+        """Send a DHT datagram: the prefix byte is put before ``data``."""
+        return self.send(DHT_PREFIX_BYTES + data, endpoint)
+
+    def close(self) -> None:
+        """Stop reading and close every socket, the engine's included. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for control in self._sockets.control.values():
+            self._loop.remove_reader(control)
+        self._sockets.close()
+        self._handlers.clear()
+
+    def _read_batch(self, control: socket.socket) -> None:
+        for _ in range(READ_BATCH):
+            if self._closed:
+                return
+            try:
+                size, address = control.recvfrom_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.drops.count("port", "receive_failed")
+                continue
+            self._handle_datagram(bytes(self._view[:size]), Endpoint.from_socket(address))
+
+    def _handle_datagram(self, data: bytes, source: Endpoint) -> None:
+        kind = classify(data)
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(data, source)
+        elif kind is Kind.UNKNOWN:
+            self.drops.count("port", "unknown")
+        else:
+            self.drops.count("port", "no_handler")

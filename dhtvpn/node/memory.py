@@ -1,0 +1,74 @@
+"""What a node keeps on disk besides its keys, so that a restart needs neither directory nor bootstrap node:
+where each member answered last, and which DHT nodes answered."""
+
+import time
+from collections.abc import Callable
+
+from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeer, RememberedPeers
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.membership.addresses import Claim
+from dhtvpn.node.members import Member, Members
+from dhtvpn.node.tunnels import Tunnels
+
+FORGET_AFTER_S = 30 * 24 * 3600.0
+"""A member not heard of for a month is not tried again from memory."""
+
+
+class Memory:
+    """Writes members and contacts down, and reads them back at the next start."""
+
+    def __init__(
+        self,
+        peers: RememberedPeers,
+        contacts: RememberedContacts,
+        *,
+        members: Members,
+        tunnels: Tunnels,
+        known_contacts: Callable[[], list[Endpoint]],
+    ) -> None:
+        self._peers = peers
+        self._contacts = contacts
+        self._members = members
+        self._tunnels = tunnels
+        self._known_contacts = known_contacts
+        self._last_seen: dict[bytes, float] = {}
+
+    def recall(self) -> list[Endpoint]:
+        """Start towards every remembered member; return the remembered DHT contacts, best first.
+
+        Members are DHT nodes too, so where they answered comes after the contacts.
+        """
+        now = time.time()
+        contacts = self._contacts.load()
+        for peer in self._peers.load().values():
+            if now - peer.last_seen > FORGET_AFTER_S:
+                continue
+            self._last_seen[peer.node_key] = peer.last_seen
+            claim = Claim(peer.node_key, peer.ipv4_attempt, peer.ipv4_since)
+            self._members.remember(
+                claim, peer.name, list(peer.endpoints), peer.tunnel_timestamp, peer.sequence
+            )
+            contacts.extend(peer.endpoints[:1])
+        return list(dict.fromkeys(contacts))
+
+    def save(self) -> None:
+        """Replace both files. Raises SystemRefusedError; what was on disk before is then unchanged."""
+        self._peers.save(self._remembered(member) for member in self._members.all())
+        known = self._known_contacts()
+        if known:
+            self._contacts.save(known)
+
+    def _remembered(self, member: Member) -> RememberedPeer:
+        node_key = member.claim.node_key
+        if member.peer.path is not None:
+            self._last_seen[node_key] = time.time()
+        return RememberedPeer(
+            node_key=node_key,
+            name=member.peer.name,
+            endpoints=tuple(member.connector.known_endpoints),
+            last_seen=self._last_seen.get(node_key, 0.0),
+            tunnel_timestamp=self._tunnels.greatest_timestamp(member.peer),
+            sequence=member.sequence,
+            ipv4_attempt=member.claim.attempt,
+            ipv4_since=member.claim.since,
+        )

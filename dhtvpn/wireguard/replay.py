@@ -1,0 +1,50 @@
+"""The replay window of a keypair: RFC 6479, a ring of 128 words of 64 bits.
+
+One word is always the one being filled, so the window is 8192 - 64 = 8128 counters wide. Only the words
+between the old and the new greatest counter are cleared; nothing is ever shifted.
+"""
+
+from typing import Final
+
+from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES, REPLAY_WINDOW_BITS
+
+_WORD_BITS: Final = 64
+_WORDS: Final = REPLAY_WINDOW_BITS // _WORD_BITS
+_WORD_MASK: Final = _WORDS - 1
+
+WINDOW: Final = REPLAY_WINDOW_BITS - _WORD_BITS
+"""A counter that is this much or more behind the greatest one is refused."""
+
+
+class ReplayWindow:
+    """Says of each counter whether it came before. Feed it counters of authenticated messages only."""
+
+    __slots__ = ("_greatest", "_words")
+
+    def __init__(self) -> None:
+        self._greatest = 0
+        self._words = [0] * _WORDS
+
+    def accept(self, counter: int) -> bool:
+        """True the first time for a counter inside or ahead of the window; False for one that was seen,
+        is too far behind, or is past REJECT_AFTER_MESSAGES."""
+        greatest = self._greatest
+        word = counter >> 6
+        if counter > greatest:
+            if counter >= REJECT_AFTER_MESSAGES:
+                return False
+            newest = greatest >> 6
+            if word != newest:
+                words = self._words
+                for index in range(newest + 1, newest + 1 + min(word - newest, _WORDS)):
+                    words[index & _WORD_MASK] = 0
+            self._greatest = counter
+        elif greatest - counter >= WINDOW:
+            return False
+        slot = word & _WORD_MASK
+        bits = self._words[slot]
+        bit = 1 << (counter & 63)
+        if bits & bit:
+            return False
+        self._words[slot] = bits | bit
+        return True

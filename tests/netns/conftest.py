@@ -1,0 +1,43 @@
+"""Laboratories for tests: real namespaces, real kernel NAT, and nothing left behind."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from dhtvpn.errors import SystemRefusedError
+from dhtvpn.lab import clean, namespaces, register
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topology import Topology
+
+LabFactory = Callable[[Topology], Network]
+
+
+@pytest.fixture(scope="session")
+def laboratory_possible() -> None:
+    """Skip where there is no root or a tool is missing; remove what a killed test run has left."""
+    try:
+        namespaces.check_requirements(("ip", "nft", "sysctl", "ping", "iperf3"))
+    except SystemRefusedError as error:
+        pytest.skip(str(error))
+    for entry in register.entries():
+        if entry.abandoned:
+            clean.remove_laboratory(entry)
+
+
+@pytest.fixture
+def lab(laboratory_possible: None) -> Iterator[LabFactory]:
+    """``network = lab(topology)``: brought up at once, taken down when the test ends, however it ends."""
+    up: list[Network] = []
+    with ExitStack() as stack:
+
+        def bring_up(topology: Topology) -> Network:
+            network = stack.enter_context(Network(topology))
+            up.append(network)
+            return network
+
+        yield bring_up
+    for network in up:
+        left = [name for name in namespaces.all_of_ours() if name.startswith(network.entry.prefix)]
+        assert not left
+        assert not network.entry.directory.exists()

@@ -1,0 +1,230 @@
+"""The connector: knocks and ICE side by side, one attempt at a time, and an end to each."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from virtual_time import run
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import TimedOutError
+from dhtvpn.membership.pairwise import PairCredentials, ice_credentials
+from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
+from dhtvpn.node import connector as module
+from dhtvpn.node.connector import Connector
+from dhtvpn.records.record import Candidate, CandidateKind
+
+HERE, THERE, ELSEWHERE = Endpoint("198.18.1.1", 1), Endpoint("198.18.2.2", 2), Endpoint("198.18.3.3", 3)
+NONCE, NEXT_NONCE = bytes(16), bytes([1]) * 16
+CANDIDATES = (Candidate(THERE, CandidateKind.HOST),)
+
+
+def credentials(controlling: bool, nonce: bytes = NONCE) -> PairCredentials:
+    keys = (bytes(32), bytes([9]) * 32) if controlling else (bytes([9]) * 32, bytes(32))
+    return ice_credentials(bytes([7]) * 32, keys[0], NONCE, keys[1], nonce)
+
+
+class FakeTunnels:
+    """Records what was asked of it, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+
+    def knock(self, peer: Peer, endpoints: list[Endpoint]) -> None:
+        self.asked.append(("knock", tuple(endpoints)))
+
+    def aim(self, peer: Peer, endpoint: Endpoint) -> None:
+        peer.endpoint = endpoint
+        self.asked.append(("aim", endpoint))
+
+    def initiate(self, peer: Peer) -> None:
+        self.asked.append(("initiate", peer.endpoint))
+
+
+class FakeAgent:
+    """Finds ``path`` after ``delay_s``, or never."""
+
+    open_agents = 0
+
+    def __init__(self, path: Endpoint | None, delay_s: float) -> None:
+        self.path, self.delay_s, self.closed = path, delay_s, False
+
+    async def connect(self, deadline_s: float) -> Endpoint:
+        if self.path is None or self.delay_s > deadline_s:
+            await asyncio.sleep(deadline_s)
+            raise TimedOutError("no direct path")
+        await asyncio.sleep(self.delay_s)
+        return self.path
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """One connector on fakes."""
+
+    def __init__(self, path: Endpoint | None = THERE, delay_s: float = 0.1) -> None:
+        peer = PeerTable().add(
+            tunnel_key=bytes(32),
+            node_key=bytes([9]) * 32,
+            id="peer",
+            name="peer",
+            ipv4=IPv4Address("10.7.0.2"),
+            ipv6=IPv6Address("fd00::2"),
+        )
+        assert peer is not None
+        self.peer = peer
+        self.tunnels = FakeTunnels()
+        self.agents: list[FakeAgent] = []
+        self.states: list[PeerState] = []
+        self.path, self.delay_s = path, delay_s
+        self.connector = Connector(
+            peer,
+            tunnels=self.tunnels,  # type: ignore[arg-type]
+            make_agent=self._make_agent,
+            own_candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
+            changed=lambda peer: self.states.append(peer.state),
+        )
+
+    def _make_agent(self, *_: Any) -> FakeAgent:
+        assert all(agent.closed for agent in self.agents), "two agents would answer to the same credentials"
+        self.agents.append(FakeAgent(self.path, self.delay_s))
+        return self.agents[-1]
+
+    def asked(self, what: str) -> list[Any]:
+        return [argument for name, argument in self.tunnels.asked if name == what]
+
+
+def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that runs in virtual time."""
+
+    def wrapped() -> None:
+        run(test())
+
+    wrapped.__name__, wrapped.__doc__ = test.__name__, test.__doc__
+    return wrapped
+
+
+@scenario
+async def test_the_controlling_side_initiates_on_the_nominated_path() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(controlling=True), CANDIDATES)
+    await asyncio.sleep(0.2)
+    assert bench.tunnels.asked == [("aim", THERE), ("initiate", THERE)]
+    bench.connector.session_up()
+    assert bench.peer.state is PeerState.CONNECTED
+    await asyncio.sleep(module.LINGER_S + 1)
+    assert bench.agents[0].closed, "the agent lingers for the other side, then goes"
+    assert bench.connector.known_endpoints == [THERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_the_controlled_side_waits_for_the_handshake() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(controlling=False), CANDIDATES)
+    await asyncio.sleep(0.2)
+    assert bench.tunnels.asked == [("aim", THERE)]
+    await bench.connector.close()
+    assert bench.agents[0].closed
+
+
+@scenario
+async def test_knocking_needs_no_record_and_stops_with_the_session() -> None:
+    bench = Bench()
+    bench.connector.known_endpoints = [THERE, ELSEWHERE]
+    bench.connector.start()
+    await asyncio.sleep(2.5)
+    assert bench.asked("knock") == [(THERE, ELSEWHERE)] * 3
+    assert not bench.agents
+    bench.peer.endpoint = ELSEWHERE
+    bench.connector.session_up()
+    await asyncio.sleep(60)
+    assert len(bench.asked("knock")) == 3
+    assert bench.connector.known_endpoints == [ELSEWHERE, THERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_restarted_peer_that_knocked_needs_no_ice() -> None:
+    bench = Bench()
+    bench.connector.known_endpoints = [THERE]
+    bench.connector.session_up()
+    bench.peer.session_nonce = NEXT_NONCE
+    bench.connector.record_arrived(NEXT_NONCE, credentials(True, NEXT_NONCE), CANDIDATES)
+    await asyncio.sleep(30)
+    assert not bench.agents and not bench.asked("knock")
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_new_run_of_a_connected_peer_starts_an_attempt() -> None:
+    bench = Bench()
+    bench.connector.session_up()
+    bench.peer.session_nonce = NONCE
+    bench.connector.record_arrived(NEXT_NONCE, credentials(True, NEXT_NONCE), CANDIDATES)
+    await asyncio.sleep(1)
+    assert len(bench.agents) == 1 and bench.asked("aim") == [THERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_news_replace_a_running_attempt() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.path = ELSEWHERE
+    more = (*CANDIDATES, Candidate(ELSEWHERE, CandidateKind.REFLEXIVE))
+    bench.connector.record_arrived(NONCE, credentials(True), more)
+    await asyncio.sleep(1)
+    assert bench.agents[0].closed and bench.asked("aim") == [ELSEWHERE]
+    bench.connector.record_arrived(NONCE, credentials(True), more)
+    assert len(bench.agents) == 2, "the same record again is no news"
+    await bench.connector.close()
+
+
+@scenario
+async def test_unreachable_is_said_in_time_and_trying_goes_on() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(module.UNREACHABLE_AFTER_S + 2 * module.ICE_DEADLINE_S)
+    assert bench.peer.state is PeerState.UNREACHABLE
+    tries = len(bench.agents)
+    bench.path = THERE
+    await asyncio.sleep(2 * module.LONGEST_PAUSE_S)
+    assert len(bench.agents) > tries and THERE in bench.asked("aim")
+    bench.connector.session_up()
+    assert bench.states == [PeerState.UNREACHABLE, PeerState.CONNECTED]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_lost_path_and_a_check_by_the_peer_both_start_again() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.2)
+    bench.connector.session_up()
+    await asyncio.sleep(60)
+    assert len(bench.agents) == 1
+    bench.connector.path_lost()
+    assert bench.peer.state is PeerState.CONNECTING
+    await asyncio.sleep(1)
+    bench.connector.session_up()
+    await asyncio.sleep(60)
+    assert len(bench.agents) == 2
+    bench.connector.checked_by_peer()
+    await asyncio.sleep(1)
+    assert len(bench.agents) == 3
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_peer_that_left_is_not_sought() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.gone()
+    await asyncio.sleep(300)
+    assert bench.peer.state is PeerState.UNREACHABLE and len(bench.agents) == 1 and bench.agents[0].closed
+    await bench.connector.close()
