@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 
+from dhtvpn import files
 from dhtvpn import identity as identities
 from dhtvpn.control.server import ControlServer
 from dhtvpn.dataplane import messages as engine_events
@@ -23,7 +24,7 @@ from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.errors import SystemRefusedError
+from dhtvpn.errors import DamagedStateError, SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.nat.ice import IceAgent
@@ -78,7 +79,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     claim = OwnClaim(directory_path / "claim.json", config.network_id, identity.node_key, time.time())
     await _refuse_collision(config)
 
-    port = await UdpPort.open(config.port, drops=drops, tunnel_sockets=True)
+    port = await _open_port(config, drops)
     stack.callback(port.close)
     StunService(port)
     tun = _open_interface(config.interface)
@@ -196,6 +197,27 @@ class _Engine:
             if self.node is not None:
                 self.node.engine_replaced(self.process)
             return
+
+
+async def _open_port(config: NodeConfig, drops: Drops) -> UdpPort:
+    """The port that the user asked for, else the one of the last run: peers' NATs still have a mapping
+    towards it, and peers remember it. Raises SystemRefusedError."""
+    if config.port is not None:
+        return await UdpPort.open(config.port, drops=drops, tunnel_sockets=True)
+    path = config.network_directory / "port.json"
+    port: UdpPort | None = None
+    try:
+        stored = files.read_json(path) or {}
+        port = await UdpPort.open(int(stored["port"]), drops=drops, tunnel_sockets=True)
+    except (DamagedStateError, SystemRefusedError, KeyError, TypeError, ValueError) as error:
+        log.info("the port of the last run is not to be had (%s): choosing another", error)
+        port = await UdpPort.open(None, drops=drops, tunnel_sockets=True)
+    try:
+        files.write_json(path, {"port": port.port})
+    except BaseException:
+        port.close()
+        raise
+    return port
 
 
 async def _refuse_collision(config: NodeConfig) -> None:

@@ -71,6 +71,7 @@ def split_host_port(text: str, default_port: int | None = None) -> tuple[str, in
         if default_port is None:
             raise UsageError(form)
         return host, default_port
-    if not (port_text.isascii() and port_text.isdigit()) or not 0 < int(port_text) < 65536:
+    is_number = port_text.isascii() and port_text.isdigit() and len(port_text) <= 5
+    if not is_number or not 0 < int(port_text) < 65536:
         raise UsageError(f"{text!r}: the port must be a number from 1 to 65535")
     return host, int(port_text)

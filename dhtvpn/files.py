@@ -6,7 +6,6 @@ Every write goes to a temporary file in the same directory, is flushed to disk, 
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from dhtvpn.errors import DamagedStateError, SystemRefusedError
 
 SECRET_MODE = 0o600
 DIRECTORY_MODE = 0o700
+MAX_COPY = 1 << 26
+"""Bytes of a damaged file that is copied aside; ours are all far smaller."""
 
 
 def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> None:
@@ -87,14 +88,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def keep_copy(path: Path) -> Path:
-    """Copy a damaged file to ``NAME.damaged`` (or ``.damaged-N``) beside it and return the copy's path."""
-    copy = path.with_name(f"{path.name}.damaged")
+    """Copy a damaged file to ``NAME.damaged`` (or ``.damaged-N``) beside it and return the copy's path.
+
+    An identical copy that is there already serves, so that a restart loop does not fill the disk.
+    """
+    content = read_bytes(path, limit=MAX_COPY)
+    if content is None:
+        raise SystemRefusedError(f"cannot keep a copy of {path}: it is gone")
     number = 1
+    copy = path.with_name(f"{path.name}.damaged")
     while copy.exists():
+        if read_bytes(copy, limit=MAX_COPY) == content:
+            return copy
         number += 1
         copy = path.with_name(f"{path.name}.damaged-{number}")
-    try:
-        shutil.copy2(path, copy)
-    except OSError as error:
-        raise SystemRefusedError(f"cannot keep a copy of {path} ({error.strerror})") from error
+    write_atomic(copy, content)
     return copy

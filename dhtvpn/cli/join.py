@@ -52,8 +52,8 @@ class Choices:
 @app.command(
     epilog=examples(
         "sudo dhtvpn join dv1abc... --name laptop",
-        "sudo dhtvpn join home --detach               one that this machine knows",
-        "sudo dhtvpn join - --network home < id.txt   the network-id stays out of 'ps'",
+        "sudo dhtvpn join home --detach              a network known here",
+        "sudo dhtvpn join - --network home < id.txt  the id stays out of 'ps'",
         "sudo dhtvpn join home --bootstrap node.example.net:4690",
     )
 )

@@ -71,7 +71,7 @@ def run(
     check_requirements(("ip", "nft", "sysctl", "ping", *(["iperf3"] if seconds else [])))
     progress = _progress()
     results = []
-    with _ending_on_signals():
+    with ending_on_signals():
         for number in range(1, runs + 1):
             if runs > 1:
                 progress(f"run {number} of {runs}")
@@ -185,7 +185,7 @@ def _progress() -> "Progress":
 
 
 @contextmanager
-def _ending_on_signals() -> Iterator[None]:
+def ending_on_signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end us as Ctrl-C does: through every ``finally`` on the way."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -195,6 +195,9 @@ def _ending_on_signals() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
+    except KeyboardInterrupt:
+        output.notice("interrupted: the laboratory is removed")
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

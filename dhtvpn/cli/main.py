@@ -80,12 +80,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback(
     epilog=examples(
-        "dhtvpn create home                    make a network; prints its network-id",
-        "sudo dhtvpn join NETWORK_ID           join it; Ctrl-C leaves nothing behind",
-        "dhtvpn status                         who is connected, and how",
+        "dhtvpn create home             make a network; prints its network-id",
+        "sudo dhtvpn join NETWORK_ID    join it; Ctrl-C leaves nothing behind",
+        "dhtvpn status                  who is connected, and how",
         "",
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such network or not running,",
-        "4 timed out.",
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such network, peer or",
+        "running node, 4 timed out.",
     )
 )
 def dhtvpn(

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 GROUP = "dhtvpn"  # members of this Unix group may use the local API without root
 SOCKET_BACKLOG = 64
 SHUTDOWN_TIMEOUT_S = 1.0  # ours: a request that is still running then is cut off
+SETTLE_TURNS = 4  # turns of the loop: accept, make the transport, tell the protocol, and one to spare
 RECHECK_S = 1.0  # ours: a wait looks again this often even if no change was announced
 DEFAULT_WAIT_S = 60.0
 MAX_WAIT_S = 86_400.0
@@ -39,6 +40,7 @@ class ControlServer:
         self._path = path
         self._group = group
         self._runner: web.AppRunner | None = None
+        self._listener: socket.socket | None = None
         self._inode: int | None = None
         self._open_ended: set[asyncio.Task[Any]] = set()
 
@@ -54,6 +56,7 @@ class ControlServer:
             )
             await self._runner.setup()
             await web.SockSite(self._runner, listener, backlog=SOCKET_BACKLOG).start()
+            self._listener = listener
         except BaseException:
             listener.close()
             self._unlink()
@@ -64,9 +67,15 @@ class ControlServer:
         self._unlink()
         for task in list(self._open_ended):
             task.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._runner is None or self._listener is None:
+            return
+        # A socket that has just been accepted reaches its protocol in later turns of the loop, and is lost
+        # unclosed when the server closes meanwhile: stop accepting first, let those arrive, then close.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
+        await self._runner.cleanup()
+        self._runner = self._listener = None
 
     def _unlink(self) -> None:
         with suppress(OSError):

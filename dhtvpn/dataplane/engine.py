@@ -67,7 +67,10 @@ class Engine:
                 self._peers.set_mtu(command.mtu)
                 return
             case SetPeer():
-                self._peers.set(command.peer, command.allowed_ips, command.endpoint)
+                try:
+                    self._peers.set(command.peer, command.allowed_ips, command.endpoint)
+                except ValueError:
+                    self.drops.count("dataplane", "allowed_ips_full")
                 return
             case RemovePeer():
                 self._peers.remove(command.peer)

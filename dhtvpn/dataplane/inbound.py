@@ -81,9 +81,13 @@ class Inbound:
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             return
+        if source != peer.address:
+            if source[1] == 0:
+                self._drops.count("dataplane", "source_port")  # nobody can be answered there
+                return
+            if peer.roam(family, source) and peer.endpoint is not None:
+                self._emit(EndpointRoamed(peer.number, peer.endpoint))
         peer.rx_bytes += len(datagram_untrusted)
-        if source != peer.address and peer.roam(family, source) and peer.endpoint is not None:
-            self._emit(EndpointRoamed(peer.number, peer.endpoint))
         if plaintext:
             peer.received = True
             self._deliver(peer, plaintext, source, now)

@@ -19,6 +19,7 @@ from dhtvpn.dataplane.sockets import (
     IPV6_UDP_HEADERS,
     MAX_RUN_BYTES,
     MAX_RUN_DATAGRAMS,
+    NO_RUNS,
     TOO_LONG,
     path_mtu,
     segment_option,
@@ -178,8 +179,8 @@ class Outbound:
         except OSError as error:
             if error.errno in DEFER:
                 self._drops.count("dataplane", "udp_busy", len(run))
-            elif len(run) > 1:
-                if error.errno not in TOO_LONG:
+            elif len(run) > 1 and error.errno in (TOO_LONG | NO_RUNS):
+                if error.errno in NO_RUNS:
                     log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
                     self._segments[peer.family] = False
                 for datagram, packet in zip(run, packets, strict=True):
@@ -187,7 +188,7 @@ class Outbound:
             elif error.errno == errno.EMSGSIZE:
                 self._too_long(sock, peer, run[0], packets[0], now)
             else:
-                self._drops.count("dataplane", "udp_refused")
+                self._drops.count("dataplane", "udp_refused", len(run))
 
     def _too_long(self, sock: socket.socket, peer: Peer, datagram: bytes, packet: bytes, now: float) -> None:
         """One datagram exceeds the path MTU: tell the packet's sender, or else send it in fragments."""

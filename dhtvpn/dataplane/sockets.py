@@ -31,6 +31,8 @@ RawAddress = tuple[str, int] | tuple[str, int, int, int]
 DEFER: Final = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 TOO_LONG: Final = frozenset((errno.EMSGSIZE, errno.EINVAL))
 """What a run past the path MTU is answered with; kernels differ for UDP_SEGMENT."""
+NO_RUNS: Final = frozenset((errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
+"""What a run is answered with on a way that cannot send any: EIO where checksums are not offloaded."""
 
 
 def raw_address(endpoint: Endpoint) -> tuple[int, RawAddress]:

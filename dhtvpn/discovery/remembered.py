@@ -119,7 +119,7 @@ def _endpoint(value: Any) -> Endpoint:
     host, port = value
     if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65536:
         raise ValueError("no endpoint")
-    return Endpoint.from_socket((str(ipaddress.ip_address(host)), port))
+    return Endpoint.unpack(ipaddress.ip_address(host).packed + port.to_bytes(2, "big"))
 
 
 def _latest(peers: Iterable[RememberedPeer]) -> list[RememberedPeer]:

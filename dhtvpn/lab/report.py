@@ -15,7 +15,11 @@ from typing import Any
 from rich.table import Table
 
 from dhtvpn.lab.experiment import PairResult
-from dhtvpn.lab.topology import ExpectedPath, Topology
+from dhtvpn.lab.topology import Topology
+
+NO_DIRECT_PATH = "none"
+NO_IPV6 = "no IPv6"
+FAILED = "FAILED"
 
 LEGEND = {
     "EIM": "endpoint-independent mapping",
@@ -23,6 +27,9 @@ LEGEND = {
     "EIF": "endpoint-independent filtering",
     "ADF": "address-dependent filtering",
     "APDF": "address-and-port-dependent filtering",
+    "+6": "and an IPv6 address that is routed, not translated",
+    NO_IPV6: "the overlay's IPv4 address answers, its IPv6 address does not",
+    NO_DIRECT_PATH: "these NATs leave no direct path; only a relay could join the two",
 }
 
 
@@ -125,14 +132,13 @@ def to_table(report: Report) -> Table:
     """A table that fits 80 columns for the named topologies."""
     several = report.runs > 1
     title = f"{report.topology.name}: {report.runs} runs" if several else report.topology.name
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("pair", no_wrap=True)
-    table.add_column("NAT")
+    table.add_column("NAT", no_wrap=True)
     table.add_column("path")
     table.add_column("median s" if several else "first s", justify="right", no_wrap=True)
     if several:
         table.add_column("worst s", justify="right", no_wrap=True)
-    table.add_column("IPv6")
     table.add_column("RTT ms", justify="right")
     table.add_column("Mbit/s", justify="right")
     for pair in report.pairs:
@@ -141,9 +147,8 @@ def to_table(report: Report) -> Table:
             f"{pair.first.one} - {pair.first.other}",
             f"{pair.first.nat_one} - {pair.first.nat_other}",
             _path_word(pair),
-            _shown(pair.first_reply_median_s, 2),
+            _first_reply_words(pair),
             *worst,
-            "yes" if all(run.ipv6 for run in pair.runs) else "no",
             _shown(pair.rtt_ms, 2),
             _shown(pair.tcp_mbit_s, 0),
         )
@@ -151,19 +156,30 @@ def to_table(report: Report) -> Table:
 
 
 def legend(report: Report) -> str:
-    """What the short words of the NAT column mean, only those that occur."""
+    """What the short words in the table mean, only those that occur."""
     labels = {label for pair in report.pairs for label in (pair.first.nat_one, pair.first.nat_other)}
-    words = {word for label in labels for part in label.split() for word in part.split("/")}
+    words = {
+        word for label in labels for part in label.removesuffix("+6").split() for word in part.split("/")
+    }
+    if any(label.endswith("+6") for label in labels):
+        words.add("+6")
+    words.update(_path_word(pair) for pair in report.pairs)
     return "\n".join(f"{word}: {meaning}" for word, meaning in LEGEND.items() if word in words)
 
 
 def _path_word(pair: PairSummary) -> str:
     if pair.connected:
         return pair.path or "unknown"
-    if pair.first.expected is ExpectedPath.DIRECT:
-        reached = sum(run.connected for run in pair.runs)
-        return "FAILED" if reached == 0 else f"FAILED {len(pair.runs) - reached} of {len(pair.runs)}"
-    return "none (no direct path exists)"
+    if pair.as_expected:
+        return NO_DIRECT_PATH
+    return FAILED if pair.first_reply_median_s is None else NO_IPV6
+
+
+def _first_reply_words(pair: PairSummary) -> str:
+    lost = sum(not run.connected for run in pair.runs)
+    if lost > 0 and len(pair.runs) > 1:
+        return f"{lost}/{len(pair.runs)} lost"
+    return _shown(pair.first_reply_median_s, 2)
 
 
 def _median_or_none(values: Sequence[float | None]) -> float | None:

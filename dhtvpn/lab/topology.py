@@ -206,11 +206,12 @@ class Topology:
         return nats
 
     def nat_label(self, host: Host) -> str:
-        """For a table: ``public``, or the NATs on the way out; ``+6`` or ``6`` for IPv6."""
-        label = " ".join(nat.short for nat in self.nats_of(host)) or "public"
+        """For a table: ``public`` or the NATs on the way out, ``+6`` where there is IPv6 beside it;
+        ``IPv6 only``."""
         if not host.ipv4:
-            return "public, IPv6 only" if host.behind is None else "IPv6 only"
-        return f"{label} +IPv6" if host.ipv6 else label
+            return "IPv6 only"
+        label = " ".join(nat.short for nat in self.nats_of(host)) or "public"
+        return f"{label}+6" if host.ipv6 else label
 
     def expected_path(self, one: Host, other: Host) -> ExpectedPath:
         """What ICE can reach between two hosts by the rules of RFC 4787 and RFC 8445."""

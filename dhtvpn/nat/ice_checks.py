@@ -162,6 +162,9 @@ class PortConnection(aioice.Connection):
             self._port.drops.count("ice", "username")
         elif not is_authentic(message, self._own_password):
             self._port.drops.count("ice", "integrity")
+        elif "FINGERPRINT" not in message.attributes:
+            # On a shared port checks carry one (RFC 8489 section 14.7); the parser has compared it.
+            self._port.drops.count("ice", "fingerprint")
         elif "PRIORITY" not in message.attributes:
             self._port.drops.count("ice", "priority")
         else:

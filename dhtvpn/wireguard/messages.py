@@ -4,9 +4,9 @@
   2, response, 92 bytes:     type 1, zero 3, sender 4, receiver 4, ephemeral 32, empty 16, mac1 16, mac2 16
   3, cookie reply, 64 bytes: type 1, zero 3, receiver 4, nonce 24, cookie 32
 
-Each is a sequence of fields, shown with their sizes. Integers are little-endian. ``pack`` gives the message without its two MACs where it has them: the
-``cookie`` module appends those, and checks them before anything here looks at the message. Type 4 is in
-``transport``.
+Each is a sequence of fields, shown with their sizes. Integers are little-endian. ``pack`` gives the message
+without its two MACs where it has them: the ``cookie`` module appends those, and checks them before anything
+here looks at the message. Type 4 is in ``transport``.
 """
 
 from dataclasses import dataclass

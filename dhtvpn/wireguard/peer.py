@@ -1,12 +1,6 @@
 """One peer: its handshakes, its keypairs and its timers (paper sections 5.4 and 6).
 
-The handshake that *we* initiate has three states; answering the peer's handshakes needs none, because an
-answer is complete when it is sent:
-
-    IDLE ──wanted, but no endpoint──▶ WAITING ──endpoint known: initiation sent──▶ INITIATED
-      │                                                                           │ ▲   │
-      └────────────────────────── initiation sent ───────────────────────────────▶┘ └───┘ every 5 s
-    answered, confirmed by the peer's own handshake, or given up after 90 s: back to IDLE
+The states of our own handshake stand in ``handshake_state``.
 
 Unlike stock implementations we keep our own initiation when the peer's crosses it: then both handshakes
 complete and ``keypair.KeypairSlots`` settles on one, where otherwise both would be void and cost 5 s.
@@ -19,7 +13,6 @@ import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
@@ -45,6 +38,7 @@ from dhtvpn.wireguard.events import (
     KeypairsErased,
     SendKeepalive,
 )
+from dhtvpn.wireguard.handshake_state import TRANSITIONS, HandshakeState, Step
 from dhtvpn.wireguard.indices import IndexTable
 from dhtvpn.wireguard.keypair import Keypair, KeypairSlots
 from dhtvpn.wireguard.messages import CookieReply, Response
@@ -52,43 +46,6 @@ from dhtvpn.wireguard.tai64n import Stamper
 from dhtvpn.wireguard.timers import Timer, Timers
 
 log = logging.getLogger(__name__)
-
-
-class HandshakeState(Enum):
-    """Our own handshake with this peer."""
-
-    IDLE = "idle"
-    WAITING = "waiting for an endpoint"
-    INITIATED = "initiated"
-
-
-class Step(Enum):
-    """What can move it."""
-
-    NO_ENDPOINT = "no endpoint"
-    SENT = "initiation sent"
-    ANSWERED = "answered"
-    CONFIRMED = "confirmed by the peer's own handshake"
-    GIVEN_UP = "given up"
-    STOPPED = "peer removed"
-
-
-TRANSITIONS: dict[tuple[HandshakeState, Step], HandshakeState] = {
-    (HandshakeState.IDLE, Step.NO_ENDPOINT): HandshakeState.WAITING,
-    (HandshakeState.IDLE, Step.SENT): HandshakeState.INITIATED,
-    (HandshakeState.IDLE, Step.CONFIRMED): HandshakeState.IDLE,
-    (HandshakeState.IDLE, Step.STOPPED): HandshakeState.IDLE,
-    (HandshakeState.WAITING, Step.NO_ENDPOINT): HandshakeState.WAITING,
-    (HandshakeState.WAITING, Step.SENT): HandshakeState.INITIATED,
-    (HandshakeState.WAITING, Step.CONFIRMED): HandshakeState.IDLE,
-    (HandshakeState.WAITING, Step.STOPPED): HandshakeState.IDLE,
-    (HandshakeState.INITIATED, Step.NO_ENDPOINT): HandshakeState.WAITING,
-    (HandshakeState.INITIATED, Step.SENT): HandshakeState.INITIATED,
-    (HandshakeState.INITIATED, Step.ANSWERED): HandshakeState.IDLE,
-    (HandshakeState.INITIATED, Step.CONFIRMED): HandshakeState.IDLE,
-    (HandshakeState.INITIATED, Step.GIVEN_UP): HandshakeState.IDLE,
-    (HandshakeState.INITIATED, Step.STOPPED): HandshakeState.IDLE,
-}
 
 
 @dataclass(slots=True)

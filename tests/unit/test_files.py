@@ -88,6 +88,13 @@ def test_copies_of_damaged_files_are_never_overwritten(tmp_path: Path) -> None:
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
 
+def test_an_identical_copy_serves_again(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    files.write_atomic(path, b"one")
+    assert files.keep_copy(path) == files.keep_copy(path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_copy_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemRefusedError):
         files.keep_copy(tmp_path / "none")

@@ -4,6 +4,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import nacl.bindings
 import pytest
 
 from dhtvpn import files
@@ -83,6 +84,14 @@ def test_unusable_node_keys_are_refused(identity: Identity, node_key: bytes) -> 
         with pytest.raises(DecodeError) as caught:
             use(node_key)
         assert caught.value.reason == "node_key"
+
+
+def test_a_key_with_a_small_order_part_is_refused(identity: Identity) -> None:
+    small_order = bytes.fromhex(SMALL_ORDER_POINTS[-1])
+    mixed = nacl.bindings.crypto_core_ed25519_add(identity.node_key, small_order)
+    with pytest.raises(DecodeError) as caught:
+        identities.tunnel_public_key(mixed)
+    assert caught.value.reason == "node_key"
 
 
 def test_is_drawn_once_and_kept(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ async def run_node(config: Any, report: Callable[[str, str], None], ready: Calla
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, node.leaving.set)
     try:
+        report("ready", "answering")
         ready()
         await node.leaving.wait()
         report("stop", "leaving")

@@ -1,54 +1,23 @@
-"""A simulated network: a loop whose time jumps to the next timer, links with latency, nodes good and bad."""
+"""A simulated network in virtual time: links with latency and loss, NATs, fake envelopes."""
 
 import asyncio
 import hashlib
 import random
-import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from virtual_time import run
 
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 
+__all__ = ["FakeEnvelope", "Network", "fake_envelope", "fake_inspect", "run", "writer_of"]
+
 UNIX_START = 1_800_000_000
 MAGIC = b"fake"
-
-
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    loop: "VirtualTimeLoop"
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise RuntimeError("deadlock: nothing is scheduled")
-            self.loop.jump(timeout)
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Sleeping takes no time: the clock jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self._virtual_now = 1000.0
-        selector = _JumpingSelector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self._virtual_now
-
-    def jump(self, duration_s: float) -> None:
-        self._virtual_now += max(duration_s, 1e-6) if duration_s else 0.0
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a test's coroutine in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(asyncio.wait_for(coroutine, 100_000))
 
 
 @dataclass(frozen=True)
@@ -58,7 +27,9 @@ class FakeEnvelope:
     expires: int
 
 
-def fake_envelope(dht_key: bytes, writer: int, sequence: int, expires_in: int = 3600, size: int = 600) -> bytes:
+def fake_envelope(
+    dht_key: bytes, writer: int, sequence: int, expires_in: int = 3600, size: int = 600
+) -> bytes:
     """A tiny stand-in for a sealed record: magic, key, slot, sequence, expiry, checksum, filler."""
     slot = hashlib.blake2b(writer.to_bytes(4, "big"), digest_size=16).digest()
     body = dht_key + slot + sequence.to_bytes(8, "big") + (UNIX_START + expires_in).to_bytes(8, "big")
@@ -126,7 +97,12 @@ class Network:
         return UNIX_START + asyncio.get_running_loop().time() - 1000.0
 
     def node(
-        self, number: int, *, behind_nat: bool = False, families: frozenset[int] = frozenset({4}), **options: Any
+        self,
+        number: int,
+        *,
+        behind_nat: bool = False,
+        families: frozenset[int] = frozenset({4}),
+        **options: Any,
     ) -> KademliaDirectory:
         endpoints = {family: self.endpoint(number, family) for family in families}
         rng = random.Random(1000 + number)

@@ -1,6 +1,7 @@
 """The report counts a pair as good only when every run was."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -25,9 +26,10 @@ LOST = replace(GOOD, first_reply_s=None, path=None, ipv6=False, rtt_ms=None, tcp
 
 
 def rendered(summary: report.Report) -> str:
-    console = Console(width=80, record=True, quiet=True)
-    console.print(report.to_table(summary))
-    return console.export_text()
+    console = Console(width=80, file=StringIO())
+    with console.capture() as capture:
+        console.print(report.to_table(summary))
+    return capture.get()
 
 
 def test_median_and_worst_over_the_runs() -> None:
@@ -62,13 +64,15 @@ def test_one_lost_run_fails_the_pair_and_hides_no_median() -> None:
     assert pair.first_reply_median_s is None
     assert pair.first_reply_worst_s is None
     assert pair.tcp_mbit_s == 900.0
-    assert "FAILED 1" in rendered(summary)
+    assert "FAILED" in rendered(summary)
+    assert "1/2 lost" in rendered(summary)
 
 
 def test_a_pair_whose_ipv6_address_is_silent_is_not_connected() -> None:
     summary = report.summarise(topologies.PAIR, [[replace(GOOD, ipv6=False)]])
     assert not summary.ok
-    assert "FAILED" in rendered(summary)
+    assert "no IPv6" in rendered(summary)
+    assert "its IPv6 address does not" in report.legend(summary)
 
 
 @pytest.mark.parametrize("expected", [ExpectedPath.RELAY, ExpectedPath.NONE])
@@ -76,6 +80,7 @@ def test_a_pair_without_a_direct_path_may_fail(expected: ExpectedPath) -> None:
     summary = report.summarise(topologies.SYMMETRIC_PAIR, [[replace(LOST, expected=expected)]])
     assert summary.ok
     assert "none" in rendered(summary)
+    assert "none: these NATs leave no direct path" in report.legend(summary)
     assert report.to_json(summary)["pairs"][0]["connected"] is False
 
 
@@ -84,6 +89,7 @@ def test_the_table_fits_eighty_columns_without_a_cut_figure() -> None:
         GOOD,
         replace(GOOD, other="server", nat_other="public", rtt_ms=12.34, tcp_mbit_s=12345.6),
         replace(GOOD, one="phone", other="server", first_reply_s=12.345),
+        replace(LOST, one="laptop", other="desk", nat_other="APDM/APDF", expected=ExpectedPath.RELAY),
     ]
     table = rendered(report.summarise(topologies.DEMO, [rows, rows]))
     assert all(len(line) <= 80 for line in table.splitlines())
@@ -94,6 +100,17 @@ def test_the_table_fits_eighty_columns_without_a_cut_figure() -> None:
 def test_the_legend_explains_the_words_that_occur() -> None:
     words = report.legend(report.summarise(topologies.PAIR, [[GOOD]])).splitlines()
     assert words == ["EIM: endpoint-independent mapping", "APDF: address-and-port-dependent filtering"]
+
+
+def test_the_legend_explains_ipv6_beside_a_nat() -> None:
+    pair = replace(GOOD, nat_one="EIM/APDF+6", nat_other="public+6")
+    summary = report.summarise(topologies.IPV6_ONLY, [[pair], [pair]])
+    assert report.legend(summary).splitlines() == [
+        "EIM: endpoint-independent mapping",
+        "APDF: address-and-port-dependent filtering",
+        "+6: and an IPv6 address that is routed, not translated",
+    ]
+    assert all(len(line) <= 80 for line in rendered(summary).splitlines())
 
 
 def test_no_pairs_is_an_empty_report() -> None:

@@ -97,8 +97,8 @@ def test_labels_for_a_table() -> None:
     assert ADDRESS_RESTRICTED.short == "EIM/ADF"
     assert str(OPEN_FILTERING) == "endpoint-independent mapping, endpoint-independent filtering"
     six = topologies.IPV6_ONLY
-    assert six.nat_label(six.host("six")) == "public, IPv6 only"
-    assert six.nat_label(six.host("laptop")) == "EIM/APDF +IPv6"
+    assert six.nat_label(six.host("six")) == "IPv6 only"
+    assert six.nat_label(six.host("laptop")) == "EIM/APDF+6"
 
 
 def test_a_nat_that_the_laboratory_cannot_build_is_refused() -> None:

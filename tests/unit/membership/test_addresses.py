@@ -123,3 +123,12 @@ def test_a_full_network_leaves_no_address() -> None:
 def test_an_older_record_of_ones_own_does_not_count() -> None:
     mine = Claim(node(1), 0, 1000)
     assert settle(network(), mine, [Claim(node(1), 0, 500)], 2000) is mine
+    winner = Claim(node(0), 0, 0)
+    full = network(1, "10.9.8.0/29")
+    loser = next(
+        Claim(node(number), 0, 1000)
+        for number in range(1, 100)
+        if ipv4_address(full, node(number)) == ipv4_address(full, winner.node_key)
+    )
+    own_records = [Claim(loser.node_key, attempt, 500) for attempt in range(1, MAX_ATTEMPTS)]
+    assert settle(full, loser, [winner, *own_records], 2000) == Claim(loser.node_key, 1, 2000)

@@ -19,7 +19,7 @@ DEADLINE_S = 10
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is a counter, not an event
             await asyncio.sleep(0.001)
 
 

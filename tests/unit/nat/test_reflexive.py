@@ -76,7 +76,7 @@ async def test_an_answer_from_elsewhere_or_to_another_question_is_dropped(open_p
     def lie_first(message, source) -> None:
         liar.send(binding_response(message.transaction_id, lie), source)
         server.send(binding_response(b"x" * 12, lie), source)
-        server.send(binding_response(message.transaction_id, Endpoint("0.0.0.0", 0)), source)
+        server.send(binding_response(message.transaction_id, Endpoint("203.0.113.66", 0)), source)
         server.send(binding_response(message.transaction_id, source), source)
 
     server.stun.on_binding_request(lie_first)

@@ -84,6 +84,7 @@ def test_a_node_cannot_say_what_others_would_refuse(record: EndpointRecord, chan
         (4, b""),
         (4, 0),
         (4, [[1, HOST.endpoint.pack()]] * 17),
+        (4, [[9, b"unknown kind"]] * 17),
         (4, [1]),
         (4, [[]]),
         (4, [[1]]),

@@ -40,6 +40,8 @@ def test_what_is_encoded_is_read_back(value: list[object], encoded: str | None) 
         ("long simple value", "81f820"),
         ("float", "81fb7ff8000000000000"),
         ("half float", "81f97e00"),
+        ("half float with the bits of true", "81f90015"),
+        ("true in two bytes", "81f815"),
         ("map", "81a0"),
         ("tag of a date", "81c101"),
         ("tag of a big number", "81c2420100"),

@@ -1,0 +1,171 @@
+"""Two engines joined in memory: devices are queues, sockets hand datagrams straight to the other engine."""
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from dhtvpn.dataplane.engine import Engine
+from dhtvpn.dataplane.messages import Configure, Event, InstallKeypair, SetPeer
+from dhtvpn.dataplane.sockets import SOL_UDP, UDP_GRO, UDP_SEGMENT
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.packet.checksum import internet_checksum
+from dhtvpn.system.tun import MemoryTun
+
+MTU = 1420
+KEY_A, KEY_B = bytes([1]) * 32, bytes([2]) * 32
+INDEX_A, INDEX_B = 10, 20
+
+
+class FakeSocket:
+    """A UDP socket without a kernel. ``refuse`` maps a send to an errno, or None to let it pass."""
+
+    def __init__(self, address: tuple[str, int], family: int = socket.AF_INET) -> None:
+        self.family = family
+        self.address = address
+        self.sent: list[tuple[list[bytes], Any]] = []
+        """One entry per sendmsg: the datagrams of the run, and where they went."""
+        self.arrived: deque[tuple[bytes, int, Any]] = deque()
+        """What recvmsg_into gives: bytes, the length of each datagram in them, source address."""
+        self.refuse: Callable[[Sequence[bytes]], int | None] = lambda run: None
+        self.options: list[tuple[int, int, Any]] = []
+        self.receive_error: int | None = None
+
+    def sendmsg(self, parts: Sequence[bytes], ancillary: list[Any], flags: int, address: Any) -> int:
+        code = self.refuse(parts)
+        if code is not None:
+            raise OSError(code, os.strerror(code))
+        data = b"".join(parts)
+        size = len(data)
+        for level, kind, value in ancillary:
+            assert (level, kind) == (SOL_UDP, UDP_SEGMENT)
+            size = int.from_bytes(value, "little")
+        self.sent.append(([data[at : at + size] for at in range(0, len(data), size)], address))
+        return len(data)
+
+    def recvmsg_into(self, vector: list[memoryview], ancillary_size: int) -> tuple[int, list[Any], int, Any]:
+        if self.receive_error is not None:
+            code, self.receive_error = self.receive_error, None
+            raise OSError(code, os.strerror(code))
+        if not self.arrived:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        data, stride, source = self.arrived.popleft()
+        vector[0][: len(data)] = data
+        ancillary = [(SOL_UDP, UDP_GRO, stride.to_bytes(4, "little"))] if stride < len(data) else []
+        return len(data), ancillary, 0, source
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        self.options.append((level, option, value))
+
+
+@dataclass
+class Side:
+    """One engine with its device, its socket and its events."""
+
+    address4: IPv4Address
+    address6: IPv6Address
+    endpoint: Endpoint
+    tun: MemoryTun = field(default_factory=MemoryTun)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.socket = FakeSocket((self.endpoint.host, self.endpoint.port))
+        self.engine = Engine(
+            device=self.tun,
+            sockets=[self.socket],  # type: ignore[list-item]
+            segments={int(socket.AF_INET): True},
+            emit=self.events.append,
+        )
+        self.engine.handle_command(Configure((self.address4, self.address6), MTU), 0.0)
+
+    def know(self, other: "Side", peer: int = 1) -> None:
+        """Let the other side's addresses belong to peer number ``peer``."""
+        networks = (ip_network(other.address4), ip_network(other.address6))
+        self.engine.handle_command(SetPeer(peer, networks, other.endpoint), 0.0)
+
+    def send(self, *packets: bytes, now: float = 0.0) -> None:
+        """Let this machine send ``packets``."""
+        self.tun.sent_by_host.extend(packets)
+        while self.tun.sent_by_host:
+            self.engine.device_readable(now)
+
+    def take_sent(self) -> list[bytes]:
+        """The datagrams that went out since the last call."""
+        datagrams = [datagram for run, _ in self.socket.sent for datagram in run]
+        self.socket.sent.clear()
+        return datagrams
+
+    def receive(self, *datagrams: bytes, source: Any = None, now: float = 0.0) -> None:
+        """Let ``datagrams`` arrive one by one."""
+        for datagram in datagrams:
+            self.socket.arrived.append((datagram, len(datagram), source or ("192.0.2.99", 9)))
+        while self.socket.arrived:
+            self.engine.socket_readable(self.socket, now)  # type: ignore[arg-type]
+
+    def drops(self) -> dict[str, int]:
+        return self.engine.drops.as_dict()
+
+
+def keypair_a(peer: int = 1, created_at: float = 0.0) -> InstallKeypair:
+    return InstallKeypair(peer, INDEX_A, INDEX_B, KEY_A, KEY_B, True, created_at)
+
+
+def keypair_b(peer: int = 1, created_at: float = 0.0) -> InstallKeypair:
+    return InstallKeypair(peer, INDEX_B, INDEX_A, KEY_B, KEY_A, False, created_at)
+
+
+@dataclass
+class Pair:
+    """Initiator ``a`` and responder ``b``."""
+
+    a: Side
+    b: Side
+
+    @classmethod
+    def make(cls, keys: bool = True) -> "Pair":
+        a = Side(IPv4Address("10.1.0.1"), IPv6Address("fd00::1"), Endpoint("192.0.2.1", 4001))
+        b = Side(IPv4Address("10.1.0.2"), IPv6Address("fd00::2"), Endpoint("192.0.2.2", 4002))
+        a.know(b)
+        b.know(a)
+        pair = cls(a, b)
+        if keys:
+            a.engine.handle_command(keypair_a(), 0.0)
+            b.engine.handle_command(keypair_b(), 0.0)
+        return pair
+
+    def carry(self, now: float = 0.0) -> None:
+        """Take datagrams across until none is left."""
+        while self.a.socket.sent or self.b.socket.sent:
+            self.b.receive(*self.a.take_sent(), source=self.a.socket.address, now=now)
+            self.a.receive(*self.b.take_sent(), source=self.b.socket.address, now=now)
+
+
+def ipv4(
+    source: Any, destination: Any, body: bytes = b"hello", *, protocol: int = 17, flags: int = 0x4000
+) -> bytes:
+    """An IPv4 packet with a right header checksum."""
+    head = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        20 + len(body),
+        1,
+        flags,
+        64,
+        protocol,
+        0,
+        ip_address(source).packed,
+        ip_address(destination).packed,
+    )
+    return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + body
+
+
+def ipv6(source: Any, destination: Any, body: bytes = b"hello", *, next_header: int = 17) -> bytes:
+    """An IPv6 packet."""
+    head = struct.pack("!IHBB", 6 << 28, len(body), next_header, 64)
+    return head + ip_address(source).packed + ip_address(destination).packed + body

@@ -1,0 +1,37 @@
+"""The words for sizes and times."""
+
+import pytest
+
+from dhtvpn.cli import views
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (123_456, "123 kB"),
+        (9_940_000, "9.9 MB"),
+        (987_654_321_000, "988 GB"),
+        (5_000_000_000_000, "5.0 TB"),
+    ],
+)
+def test_size(number: int, text: str) -> None:
+    assert views.size(number) == text
+    assert len(text) <= 7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3725, "1 h 2 min"), (200_000, "2 d 7 h")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert views.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (0.04, "0.0 ms"), (12.34, "12.3 ms"), (250.4, "250 ms")]
+)
+def test_milliseconds(value: float | None, text: str) -> None:
+    assert views.milliseconds(value) == text

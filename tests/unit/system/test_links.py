@@ -1,0 +1,93 @@
+"""What is picked from the kernel's tables; the messages are dictionaries with the same keys."""
+
+from ipaddress import ip_network
+from typing import Any
+
+from dhtvpn.system import links
+
+UP = 0x1 | 0x40
+
+
+def link(index: int, name: str, flags: int = UP) -> dict[str, Any]:
+    return {"index": index, "flags": flags, "IFLA_IFNAME": name}
+
+
+def address(index: int, text: str, flags: int = 0x80) -> dict[str, Any]:
+    return {"index": index, "flags": flags & 0xFF, "IFA_FLAGS": flags, "IFA_ADDRESS": text}
+
+
+def route(
+    target: str | None, interface: int | None = 2, table: int = 254, large_table: int | None = None
+) -> dict[str, Any]:
+    network = ip_network(target or "0.0.0.0/0")
+    return {
+        "family": 2 if network.version == 4 else 10,
+        "dst_len": network.prefixlen,
+        "table": table,
+        "RTA_TABLE": large_table,
+        "RTA_DST": str(network.network_address) if target else None,
+        "RTA_OIF": interface,
+    }
+
+
+LINKS = [
+    link(1, "lo", UP | 0x8),
+    link(2, "eth0"),
+    link(3, "down0", 0x1),
+    link(4, "off0", 0x40),
+    link(5, "dv0"),
+]
+
+
+def usable(*addresses: dict[str, Any], exclude: tuple[str, ...] = ()) -> list[str]:
+    return [str(found) for found in links.usable_addresses(LINKS, addresses, exclude)]
+
+
+def test_only_links_that_are_up_and_not_ours_count() -> None:
+    addresses = [address(i, f"192.0.2.{i}") for i in range(1, 7)]
+    assert usable(*addresses) == ["192.0.2.2", "192.0.2.5"]
+    assert usable(*addresses, exclude=("dv0",)) == ["192.0.2.2"]
+
+
+def test_addresses_that_may_vanish_or_reach_nobody_are_left_out() -> None:
+    texts = ["127.0.0.1", "169.254.1.1", "fe80::1", "::1", "2001:db8::1", "10.0.0.1"]
+    assert usable(*(address(2, text) for text in texts)) == ["2001:db8::1", "10.0.0.1"]
+
+
+def test_tentative_deprecated_and_failed_addresses_are_left_out() -> None:
+    flags = [0x40, 0x20, 0x08, 0x04, 0x01 | 0x20, 0x01, 0x80]
+    found = usable(*(address(2, f"2001:db8::{n + 1:x}", flag) for n, flag in enumerate(flags)))
+    assert found == ["2001:db8::6", "2001:db8::7"]  # temporary and current is fine
+
+
+def test_our_end_of_a_point_to_point_link_counts_once() -> None:
+    message = address(2, "192.0.2.254") | {"IFA_LOCAL": "192.0.2.1"}
+    assert usable(message, message) == ["192.0.2.1"]
+
+
+def colliding(network: str, *routes: dict[str, Any], exclude: tuple[str, ...] = ()) -> list[str]:
+    return list(links.colliding_routes(LINKS, routes, ip_network(network), exclude))
+
+
+def test_routes_that_overlap_either_way_are_named() -> None:
+    routes = [route("10.0.0.0/8"), route("10.5.1.0/24"), route("10.6.0.0/16"), route("fd00::/8")]
+    assert colliding("10.5.0.0/16", *routes) == ["10.0.0.0/8 dev eth0", "10.5.1.0/24 dev eth0"]
+    assert colliding("fd00:1::/64", *routes) == ["fd00::/8 dev eth0"]
+
+
+def test_default_routes_other_tables_and_ours_do_not_collide() -> None:
+    routes = [route(None), route("10.5.0.0/16", table=255), route("10.5.0.0/16", table=252, large_table=5000)]
+    assert colliding("10.5.0.0/16", *routes, route("10.5.0.0/16", 5), exclude=("dv0",)) == []
+
+
+def test_a_route_without_a_device_is_named_too() -> None:
+    assert colliding("10.5.0.0/16", route("10.0.0.0/8", None)) == ["10.0.0.0/8"]
+
+
+def test_interface_exists() -> None:
+    assert links.interface_exists("lo")
+    assert not links.interface_exists("no-such-link0")
+
+
+def test_ipv6_turned_off_is_seen() -> None:
+    assert not links.has_ipv6("1\n")
