@@ -90,9 +90,12 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     def on_link(address: IPv4Address) -> IPv4Interface:
         return IPv4Interface((address, ipv4_prefix.prefixlen))
 
-    await links.configure(
-        tun.name, [on_link(claim.address), IPv6Interface((ipv6, ipv6_prefix.prefixlen))], MTU
-    )
+    on_links: list[links.Interface] = [on_link(claim.address)]
+    if links.has_ipv6():
+        on_links.append(IPv6Interface((ipv6, ipv6_prefix.prefixlen)))
+    else:
+        events.say("warning", "this machine has no IPv6: peers reach it by its IPv4 address only")
+    await links.configure(tun.name, on_links, MTU)
     engine = _Engine(tun, port, [claim.address, ipv6])
     stack.push_async_callback(engine.close)
     await engine.start()
@@ -205,19 +208,25 @@ async def _open_port(config: NodeConfig, drops: Drops) -> UdpPort:
     if config.port is not None:
         return await UdpPort.open(config.port, drops=drops, tunnel_sockets=True)
     path = config.network_directory / "port.json"
-    port: UdpPort | None = None
-    try:
-        stored = files.read_json(path) or {}
-        port = await UdpPort.open(int(stored["port"]), drops=drops, tunnel_sockets=True)
-    except (DamagedStateError, SystemRefusedError, KeyError, TypeError, ValueError) as error:
-        log.info("the port of the last run is not to be had (%s): choosing another", error)
-        port = await UdpPort.open(None, drops=drops, tunnel_sockets=True)
+    port = await _reopen_port(path, drops) or await UdpPort.open(None, drops=drops, tunnel_sockets=True)
     try:
         files.write_json(path, {"port": port.port})
     except BaseException:
         port.close()
         raise
     return port
+
+
+async def _reopen_port(path: Path, drops: Drops) -> UdpPort | None:
+    """The port that ``path`` names, or None: first run, damaged file, or somebody else has it now."""
+    try:
+        stored = files.read_json(path)
+        if stored is None:
+            return None
+        return await UdpPort.open(int(stored["port"]), drops=drops, tunnel_sockets=True)
+    except (DamagedStateError, SystemRefusedError, KeyError, TypeError, ValueError) as error:
+        log.info("the port of the last run is not to be had (%s): choosing another", error)
+        return None
 
 
 async def _refuse_collision(config: NodeConfig) -> None:
@@ -249,18 +258,23 @@ def _locked(config: NodeConfig) -> Iterator[None]:
     except OSError as error:
         raise SystemRefusedError(f"cannot write {path} ({error.strerror})") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        _take_lock(descriptor, config)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(descriptor: int, config: NodeConfig) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         raise SystemRefusedError(
             f"this machine is already in {config.network} (process {holder}): "
             f"`dhtvpn status --network {config.network}` shows it, `dhtvpn leave` ends it"
         ) from None
-    finally:
-        os.close(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
 
 
 @contextmanager

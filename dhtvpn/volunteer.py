@@ -125,9 +125,8 @@ def _contacts(state_dir: Path | None) -> RememberedContacts | None:
     """Where contacts are kept; a directory that cannot be made is an error, since it was asked for."""
     if state_dir is None:
         return None
-    directory = state_dir / "bootstrap"
-    files.make_directory(directory)
-    return RememberedContacts(directory / "contacts.json")
+    files.make_directory(state_dir)
+    return RememberedContacts(state_dir / "contacts.json")
 
 
 def _save(

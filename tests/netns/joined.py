@@ -60,6 +60,11 @@ def pings(machine: Machine, address: str, *options: str) -> subprocess.Completed
     return machine.run(["ping", "-n", "-c", "1", "-w", "3", *options, address], check=False)
 
 
+def log_text(machine: Machine, network: str = "lab") -> str:
+    """What the detached node of ``network`` has said so far."""
+    return (machine.state_dir / "networks" / network / "node.log").read_text()
+
+
 def traces(machine: Machine) -> dict[str, object]:
     """Everything that a node may leave on a machine: compared before and after."""
     run = machine.run

@@ -124,6 +124,8 @@ class Pair:
 
     def run(self, until: float, *, deliver: bool = True) -> None:
         """Let time pass from timeout to timeout."""
+        if deliver:
+            self.deliver()
         while True:
             timeouts = [side.device.next_timeout() for side in (self.a, self.b)]
             due = min((timeout for timeout in timeouts if timeout is not None), default=until)

@@ -40,7 +40,7 @@ def test_hmac_blake2s_by_its_definition() -> None:
 
 
 def test_kdf_vectors_of_wireguard() -> None:
-    """The vector that implementations of WireGuard test their KDF with (key "test-key", input "test-input")."""
+    """What implementations of WireGuard test their KDF with: key "test-key", input "test-input"."""
     outputs = noise.kdf(b"test-key", b"test-input", 3)
     assert [output.hex() for output in outputs] == [
         "6f0e5ad38daba1bea8a0d213688736f19763239305e0f58aba697f9ffc41c633",
@@ -103,6 +103,6 @@ def test_points_of_small_order_are_refused(point: str) -> None:
     ],
 )
 def test_tai64n(unix_seconds: int, stamp: str) -> None:
-    """https://cr.yp.to/libtai/tai64.html: 2^62 labels the beginning of 1970 TAI, ten seconds before 1970 UTC."""
+    """https://cr.yp.to/libtai/tai64.html: 2^62 labels the beginning of 1970 TAI."""
     assert tai64n.encode(unix_seconds * 10**9).hex() == stamp
     assert tai64n.decode(bytes.fromhex(stamp)) == unix_seconds * 10**9

@@ -1,0 +1,243 @@
+"""Two cores joined by a link that loses, repeats, reorders, delays, corrupts and misdirects.
+
+Whatever it does: no exception, no packet delivered twice, altered, or to the wrong side; and as soon as it
+behaves again, the two sides converge and talk.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError
+from dhtvpn.wireguard import device as wg
+from dhtvpn.wireguard.transport import PeerTransport
+
+UNIX_TIME = 1_700_000_000.0
+MAX_IN_FLIGHT = 200
+PADDING = 16
+
+
+def scripted_random(seed: str) -> Callable[[int], bytes]:
+    count = 0
+
+    def random_bytes(size: int) -> bytes:
+        nonlocal count
+        count += 1
+        return hashlib.shake_256(f"{seed} {count}".encode()).digest(size)
+
+    return random_bytes
+
+
+class Core:
+    """One side: what the control process and the engine have of one peer."""
+
+    def __init__(self, name: str, endpoint: Endpoint) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.drops = Drops()
+        random_bytes = scripted_random(name)
+        self.device = wg.Device(random_bytes(32), random_bytes, drops=self.drops)
+        self.transport = PeerTransport(1420, self.confirmed)
+        self.outgoing: list[bytes] = []
+        self.delivered: list[bytes] = []
+        self.keys: set[bytes] = set()
+        self.sent = 0
+
+    def confirmed(self, local_index: int) -> None:
+        self.peer.keypair_confirmed(local_index)
+
+    def meet(self, other: "Core") -> None:
+        self.peer = self.device.add_peer(other.device.public_key, bytes(32), 25.0)
+        self.peer.set_endpoint(other.endpoint)
+
+    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
+        if datagram[:1] == b"\4":
+            try:
+                plaintext = self.transport.open(datagram, now)
+            except DecodeError:
+                return
+            if plaintext:
+                self.peer.data_received(now)
+                self.delivered.append(plaintext)
+            else:
+                self.peer.keepalive_received(now)
+        else:
+            self.device.handle_datagram(datagram, source, now, UNIX_TIME + now)
+        self.flush(now)
+
+    def send(self, now: float) -> bool:
+        """A packet that names its sender and its number, padded so that it comes out as it went in."""
+        plaintext = f"{self.name} {self.sent}".encode()
+        datagram = self.transport.seal(plaintext.ljust(PADDING, b"\0"), now)
+        if datagram is None:
+            self.peer.needs_handshake(now, UNIX_TIME + now)
+        else:
+            self.sent += 1
+            self.outgoing.append(datagram)
+            self.peer.data_sent(now)
+        self.flush(now)
+        return datagram is not None
+
+    def wake(self, now: float) -> None:
+        timeout = self.device.next_timeout()
+        if timeout is not None and timeout <= now:
+            self.device.handle_timeout(now, UNIX_TIME + now)
+        self.flush(now)
+
+    def flush(self, now: float) -> None:
+        self.outgoing += [datagram for datagram, _ in self.device.datagrams_to_send()]
+        for event in self.device.events():
+            match event:
+                case wg.KeypairReady():
+                    assert event.keypair.send_key not in self.keys, "a key was made twice"
+                    self.keys.add(event.keypair.send_key)
+                    self.transport.install(event.keypair)
+                case wg.KeypairsErased():
+                    self.transport.erase()
+                case wg.SendKeepalive():
+                    datagram = self.transport.seal(b"", now)
+                    if datagram is not None:
+                        self.outgoing.append(datagram)
+
+
+class Link(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.cores = (Core("a", Endpoint("192.0.2.1", 1)), Core("b", Endpoint("2001:db8::2", 2)))
+        self.cores[0].meet(self.cores[1])
+        self.cores[1].meet(self.cores[0])
+        self.in_flight: list[tuple[int, bytes]] = []  # (whom it is for, datagram)
+
+    def collect(self) -> None:
+        for number, core in enumerate(self.cores):
+            self.in_flight += [(1 - number, datagram) for datagram in core.outgoing]
+            core.outgoing.clear()
+        del self.in_flight[:-MAX_IN_FLIGHT]
+
+    def arrive(self, receiver: int, datagram: bytes) -> None:
+        self.cores[receiver].receive(datagram, self.cores[1 - receiver].endpoint, self.now)
+        self.collect()
+
+    @rule(side=st.integers(0, 1), count=st.integers(1, 5))
+    def send(self, side: int, count: int) -> None:
+        for _ in range(count):
+            self.cores[side].send(self.now)
+        self.collect()
+
+    @rule(side=st.integers(0, 1), force=st.booleans())
+    def initiate(self, side: int, force: bool) -> None:
+        self.cores[side].peer.initiate(self.now, UNIX_TIME + self.now, force=force)
+        self.cores[side].flush(self.now)
+        self.collect()
+
+    @rule()
+    def initiate_both(self) -> None:
+        self.initiate(0, True)
+        self.initiate(1, True)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), repeat=st.booleans())
+    def deliver(self, data: st.DataObject, repeat: bool) -> None:
+        place = data.draw(st.integers(0, len(self.in_flight) - 1))
+        receiver, datagram = self.in_flight[place]
+        if not repeat:
+            del self.in_flight[place]
+        self.arrive(receiver, datagram)
+
+    @rule()
+    def deliver_all(self) -> None:
+        on_their_way, self.in_flight = self.in_flight, []
+        for receiver, datagram in on_their_way:
+            self.arrive(receiver, datagram)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        del self.in_flight[data.draw(st.integers(0, len(self.in_flight) - 1))]
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def reflect(self, data: st.DataObject) -> None:
+        """Send it back to where it came from."""
+        receiver, datagram = data.draw(st.sampled_from(self.in_flight))
+        self.arrive(1 - receiver, datagram)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def corrupt(self, data: st.DataObject) -> None:
+        receiver, datagram = data.draw(st.sampled_from(self.in_flight))
+        altered = bytearray(datagram)
+        match data.draw(st.sampled_from(["flip", "cut", "append"])):
+            case "flip":
+                altered[data.draw(st.integers(0, len(altered) - 1))] ^= data.draw(st.integers(1, 255))
+            case "cut":
+                del altered[data.draw(st.integers(0, len(altered) - 1)) :]
+            case "append":
+                altered += data.draw(st.binary(min_size=1, max_size=40))
+        self.arrive(receiver, bytes(altered))
+
+    @rule(seconds=st.one_of(st.floats(0, 1), st.floats(1, 30), st.floats(30, 700)))
+    def wait(self, seconds: float) -> None:
+        """Time passes, timers fire, and what is on its way stays there."""
+        self.pass_time(self.now + seconds, deliver=False)
+
+    def pass_time(self, until: float, *, deliver: bool) -> None:
+        for _ in range(1000):
+            timeouts = [core.device.next_timeout() for core in self.cores]
+            due = min((timeout for timeout in timeouts if timeout is not None), default=None)
+            if due is None or due > until:
+                break
+            self.now = max(self.now, due)
+            for core in self.cores:
+                core.wake(self.now)
+            self.collect()
+            if deliver:
+                self.settle()
+        else:
+            raise AssertionError("the timers never come to rest")
+        self.now = until
+
+    def settle(self) -> None:
+        for _ in range(100):
+            if not self.in_flight:
+                return
+            self.deliver_all()
+        raise AssertionError("the two sides never stop answering each other")
+
+    @invariant()
+    def packets_arrive_unaltered_at_the_right_side_at_most_once(self) -> None:
+        for receiver, sender in (self.cores, self.cores[::-1]):
+            sent = {f"{sender.name} {number}".encode().ljust(PADDING, b"\0") for number in range(sender.sent)}
+            assert len(set(receiver.delivered)) == len(receiver.delivered), "delivered twice"
+            assert set(receiver.delivered) <= sent, "altered, or for the other side"
+
+    @invariant()
+    def nothing_grows(self) -> None:
+        for core in self.cores:
+            assert len(core.device._around.indices) <= 4  # three keypairs and one initiation
+            assert len(core.transport.indices()) <= 3
+
+    def teardown(self) -> None:
+        """The link behaves from now on: within a retry and a keepalive, packets pass both ways."""
+        self.settle()
+        for core in self.cores:
+            core.send(self.now)
+        self.collect()
+        self.pass_time(self.now + 25, deliver=True)
+        for sender, receiver in (self.cores, self.cores[::-1]):
+            before = len(receiver.delivered)
+            assert sender.send(self.now), "no session"
+            self.collect()
+            self.settle()
+            assert len(receiver.delivered) == before + 1, "the session does not pass packets"
+        self.packets_arrive_unaltered_at_the_right_side_at_most_once()
+
+
+TestLink = Link.TestCase
+TestLink.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
