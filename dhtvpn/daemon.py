@@ -63,7 +63,9 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
         node = await _build(config, stack, report)
         with _stop_on_signal(node.stop_requested):
             await stack.enter_async_context(_serving(node, config.socket_path))
-            report("start", f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}")
+            report(
+                "start", f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}"
+            )
             ready()
             try:
                 await node.run()

@@ -2,7 +2,7 @@
 
     DhtVpnError                 what went wrong and what to do, in one sentence for a person
     ├── UsageError              the caller asked for something that makes no sense
-    │   └── InvalidNetworkId    a network-id that is no network-id, and why
+    │   └── InvalidNetworkIdError    a network-id that is no network-id, and why
     ├── NotFoundError           no such network or peer here
     ├── NotRunningError         the network is known, but its node is not running
     ├── TimedOutError           a deadline passed
@@ -23,7 +23,7 @@ class UsageError(DhtVpnError):
     """The caller asked for something that makes no sense."""
 
 
-class InvalidNetworkId(UsageError):
+class InvalidNetworkIdError(UsageError):
     """A word that is no network-id; the sentence says which rule it breaks."""
 
 

@@ -178,7 +178,7 @@ class NetworkStore:
     def find(self, text: str) -> KnownNetwork:
         """A network by its name, network-id or short id.
 
-        Raises NotFoundError, InvalidNetworkId (mistyped network-id), DamagedStateError.
+        Raises NotFoundError, InvalidNetworkIdError (mistyped network-id), DamagedStateError.
         """
         text = text.strip()
         if is_network_name(text) and (self._networks / text / NETWORK_FILE).exists():

@@ -53,7 +53,7 @@ async def run_bootstrap(
         report("start", f"bootstrap node on {shown} (UDP)")
         ready()
         try:
-            await _serve(directory, port, bootstrap, contacts, report, drops)
+            await _serve(directory, port, bootstrap, contacts, report=report, drops=drops)
         finally:
             _save(contacts, directory, report)
             await directory.close()
@@ -66,6 +66,7 @@ async def _serve(
     port: UdpPort,
     bootstrap: Sequence[str],
     contacts: RememberedContacts | None,
+    *,
     report: Callable[[str, str], None],
     drops: Drops,
 ) -> None:
@@ -87,7 +88,8 @@ async def _serve(
         while True:
             await asyncio.sleep(REPORT_S)
             report(
-                "status", f"{directory.size} nodes, {directory.stored} records, {drops.total()} datagrams dropped"
+                "status",
+                f"{directory.size} nodes, {directory.stored} records, {drops.total()} datagrams dropped",
             )
             _save(contacts, directory, report)
 
@@ -111,7 +113,9 @@ def _addresses(listen: Sequence[tuple[str, int]]) -> tuple[str | None, str | Non
         try:
             version = ip_address(host).version
         except ValueError:
-            raise UsageError(f"--listen takes a numeric address, such as 0.0.0.0 or [::], not {host!r}") from None
+            raise UsageError(
+                f"--listen takes a numeric address, such as 0.0.0.0 or [::], not {host!r}"
+            ) from None
         if version in hosts:
             raise UsageError("--listen takes one IPv4 and one IPv6 address at most")
         hosts[version] = host

@@ -18,7 +18,10 @@ def no_unexpected_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """An ERROR in the log means a bug (docs/architecture.md), so it fails the test that caused it."""
     yield
     errors = [
-        record for when in ("setup", "call") for record in caplog.get_records(when) if record.levelno >= logging.ERROR
+        record
+        for when in ("setup", "call")
+        for record in caplog.get_records(when)
+        if record.levelno >= logging.ERROR
     ]
     assert not errors, [record.getMessage() for record in errors]
 

@@ -121,7 +121,7 @@ def _check(choices: Choices) -> None:
 def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
     """The network that ``which`` means, with the choices remembered.
 
-    Raises InvalidNetworkId for a mistyped network-id, NotFoundError for a name not known here.
+    Raises InvalidNetworkIdError for a mistyped network-id, NotFoundError for a name not known here.
     """
     text = sys.stdin.readline().strip() if which == "-" else which.strip()
     if which == "-" and not text:
@@ -192,8 +192,7 @@ def _start_detached(chosen: Session, known: KnownNetwork, verbose: int) -> None:
 def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     """Run the node in this process until it is told to stop."""
     # Half a second of imports that checks and --detach do without.
-    from dhtvpn.daemon import run_node  # noqa: PLC0415
-    from dhtvpn.node.config import NodeConfig  # noqa: PLC0415
+    from dhtvpn.daemon import NodeConfig, run_node  # noqa: PLC0415
 
     config = NodeConfig(
         state_dir=chosen.state_dir,

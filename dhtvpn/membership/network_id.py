@@ -23,7 +23,7 @@ from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 
 from nacl.signing import SigningKey
 
-from dhtvpn.errors import InvalidNetworkId, UsageError
+from dhtvpn.errors import InvalidNetworkIdError, UsageError
 
 KEY_SIZE = 32
 SECRET_SIZE = 32
@@ -96,7 +96,7 @@ class NetworkId:
     def decode(cls, text: str) -> "NetworkId":
         """The network-id in ``text``; upper case and white space around it do not matter.
 
-        Raises InvalidNetworkId with a sentence that says which rule the word breaks, and where.
+        Raises InvalidNetworkIdError with a sentence that says which rule the word breaks, and where.
         """
         word = text.strip()
         _check_prefix(word)
@@ -218,8 +218,8 @@ def _characters(number: int) -> str:
     return "1 character" if number == 1 else f"{number} characters"
 
 
-def _invalid(reason: str) -> InvalidNetworkId:
-    return InvalidNetworkId(f"this is not a valid network-id: {reason}")
+def _invalid(reason: str) -> InvalidNetworkIdError:
+    return InvalidNetworkIdError(f"this is not a valid network-id: {reason}")
 
 
 def _crc(payload: bytes) -> bytes:

@@ -162,9 +162,9 @@ class Connector:
         pause = FIRST_PAUSE_S
         while not session.is_set():
             await self._try_once(session)
-            if not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S:
-                if self.peer.move(Occasion.NO_PATH):
-                    self._changed(self.peer)
+            late = not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S
+            if late and self.peer.move(Occasion.NO_PATH):
+                self._changed(self.peer)
             await _wait(session, pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

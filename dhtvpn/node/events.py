@@ -1,4 +1,4 @@
-"""What a person wants to follow while a node runs: short sentences with a kind, to any number of listeners."""
+"""What a person wants to follow while a node runs: short sentences with a kind, for any number of ears."""
 
 import asyncio
 import time

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 HostAddress = IPv4Address | IPv6Address
 
+
 class Surveyor(Protocol):
     """Asks STUN servers, over the node's own port, where they see it."""
 
@@ -62,7 +63,7 @@ class Surroundings:
         """Host and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as many
         as a record holds."""
         hosts = [endpoint for endpoint in self._hosts if self.may_send_to(endpoint)]
-        found = {endpoint: CandidateKind.HOST for endpoint in hosts}
+        found = dict.fromkeys(hosts, CandidateKind.HOST)
         for endpoint in self.public_endpoints:
             found.setdefault(endpoint, CandidateKind.REFLEXIVE)
         reflexive_first = sorted(found.items(), key=lambda item: item[1] is CandidateKind.HOST)

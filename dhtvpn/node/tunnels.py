@@ -80,7 +80,7 @@ class Tunnels:
         self._engine.set_endpoint(peer.number, endpoint)
 
     def initiate(self, peer: Peer) -> None:
-        """Start a handshake with ``peer`` at its endpoint, in place of one that may be under way elsewhere."""
+        """Start a handshake with ``peer`` at its endpoint, in place of one that is under way elsewhere."""
         self._device.peer(peer.tunnel_key).initiate(time.monotonic(), time.time(), force=True)
         self._flush()
 

@@ -41,7 +41,9 @@ def test_port_in_use(alone: tuple[Machine, str]) -> None:
     server, network_id = alone
     with server.socket() as taken:
         taken.bind(("0.0.0.0", 5000))
-        refused(server.cli("join", network_id, "--port", "5000", "--detach", check=False), 1, "5000", "--port")
+        refused(
+            server.cli("join", network_id, "--port", "5000", "--detach", check=False), 1, "5000", "--port"
+        )
         bootstrap = server.cli("bootstrap", "--listen", "0.0.0.0:5000", check=False)
         refused(bootstrap, 1, "5000")
 
@@ -92,7 +94,8 @@ def test_overlay_that_collides_with_a_route(alone: tuple[Machine, str]) -> None:
 def test_disk_full_and_read_only(alone: tuple[Machine, str]) -> None:
     server, network_id = alone
     state = server.state_dir
-    full = f"mount -t tmpfs -o size=64k none {state} && {{ head -c 100000 /dev/zero > {state}/full 2>&-; true; }}"
+    filled = f"head -c 100000 /dev/zero > {state}/full 2>&-"
+    full = f"mount -t tmpfs -o size=64k none {state} && {{ {filled}; true; }}"
     refused(in_mounts(server, full, "create", "more"), 1, str(state), "space")
     read_only = f"mount --bind {state} {state} && mount -o remount,bind,ro {state}"
     refused(in_mounts(server, read_only, "join", network_id, "--detach"), 1, str(state))

@@ -14,7 +14,7 @@ from dhtvpn import networks
 from dhtvpn.errors import (
     DamagedStateError,
     DhtVpnError,
-    InvalidNetworkId,
+    InvalidNetworkIdError,
     NotFoundError,
     SystemRefusedError,
     UsageError,
@@ -110,7 +110,7 @@ def test_find_what_is_not_there(store: NetworkStore) -> None:
     with pytest.raises(NotFoundError) as caught:
         store.find(other.encode())
     assert other.encode() not in str(caught.value)
-    with pytest.raises(InvalidNetworkId):
+    with pytest.raises(InvalidNetworkIdError):
         store.find(made.network_id.encode()[:-1])
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dhtvpn.errors import InvalidNetworkId
+from dhtvpn.errors import InvalidNetworkIdError
 from dhtvpn.membership.network_id import IPV4_SPACES, MAX_LENGTH, Mode, NetworkId
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -24,7 +24,7 @@ words = network_ids.map(NetworkId.encode)
 
 
 def refused(text: str) -> bool:
-    with pytest.raises(InvalidNetworkId) as caught:
+    with pytest.raises(InvalidNetworkIdError) as caught:
         NetworkId.decode(text)
     return len(str(caught.value)) < 300
 

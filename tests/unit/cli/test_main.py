@@ -67,7 +67,7 @@ def test_version(cli: Cli) -> None:
         (errors.SystemRefusedError, 1),
         (errors.DamagedStateError, 1),
         (errors.UsageError, 2),
-        (errors.InvalidNetworkId, 2),
+        (errors.InvalidNetworkIdError, 2),
         (errors.NotFoundError, 3),
         (errors.NotRunningError, 3),
         (errors.TimedOutError, 4),

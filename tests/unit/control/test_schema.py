@@ -21,7 +21,7 @@ def test_an_error_survives_the_way(row: tuple[str, schema.ErrorKind]) -> None:
 
 
 def test_subclasses_and_strangers() -> None:
-    assert schema.kind_of(errors.InvalidNetworkId("x")) == "usage"
+    assert schema.kind_of(errors.InvalidNetworkIdError("x")) == "usage"
     assert schema.kind_of(errors.DecodeError("x")) == "failed"
     assert type(schema.error_of("from the future", "x")) is errors.DhtVpnError
 

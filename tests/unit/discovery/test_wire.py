@@ -145,9 +145,7 @@ def test_duplicate_and_useless_contacts_are_left_out_of_a_reply():
         b"G" * 20 + Endpoint("198.18.0.8", 8).pack(),
         *(
             b"%c" % (65 + n) * 20 + Endpoint(host, 9).pack()
-            for n, host in enumerate(
-                ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.1.1"]  # noqa: S104
-            )
+            for n, host in enumerate(["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.1.1"])
         ),
         b"Z" * 20 + bytes([198, 18, 0, 9, 0, 0]),
     ]

@@ -4,7 +4,7 @@ from ipaddress import IPv4Network
 import pytest
 from nacl.signing import SigningKey
 
-from dhtvpn.errors import InvalidNetworkId, UsageError
+from dhtvpn.errors import InvalidNetworkIdError, UsageError
 from dhtvpn.membership.network_id import MAX_LENGTH, Mode, NetworkId, create, parse_ipv4
 
 OPEN = NetworkId(Mode.OPEN, bytes(range(32)), bytes(range(32, 64)))
@@ -12,7 +12,7 @@ WITH_IPV4 = NetworkId(Mode.INVITE, bytes(range(32)), bytes(range(32, 64)), IPv4N
 
 
 def sentence(text: str) -> str:
-    with pytest.raises(InvalidNetworkId) as caught:
+    with pytest.raises(InvalidNetworkIdError) as caught:
         NetworkId.decode(text)
     return str(caught.value)
 

@@ -45,7 +45,7 @@ def test_host_before_mapped_before_reflexive_and_ipv6_before_ipv4() -> None:
         ("fd00::1", 1000, True),
         ("192.0.2.1", 0, False),
         ("192.0.2.1", 65536, False),
-        ("0.0.0.0", 1000, False),  # noqa: S104
+        ("0.0.0.0", 1000, False),
         ("::", 1000, False),
         ("224.0.0.1", 1000, False),
         ("ff02::1", 1000, False),

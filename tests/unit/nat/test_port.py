@@ -32,7 +32,7 @@ def read(engine: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("host", HOSTS)
 async def test_data_messages_reach_the_engine_and_all_else_the_control_process(open_port, host) -> None:
-    port = await open_port(host_v4="0.0.0.0", host_v6="::", tunnel_sockets=True)  # noqa: S104
+    port = await open_port(host_v4="0.0.0.0", host_v6="::", tunnel_sockets=True)
     sender = await open_port()
     assert port.kernel_demux
     control: list[bytes] = []

@@ -55,7 +55,7 @@ def test_attempts_are_those_of_the_membership() -> None:
         {"candidates": (Candidate(Endpoint("192.0.2.7", 0), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("224.0.0.1", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("ff02::1", 1), CandidateKind.HOST),)},
-        {"candidates": (Candidate(Endpoint("0.0.0.0", 1), CandidateKind.HOST),)},  # noqa: S104
+        {"candidates": (Candidate(Endpoint("0.0.0.0", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("::", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("255.255.255.255", 1), CandidateKind.HOST),)},
         {"ipv4_attempt": 16},
