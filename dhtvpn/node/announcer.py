@@ -92,8 +92,9 @@ class Announcer:
 
     async def _wait(self, pause: float, epochs: list[int]) -> None:
         """Until something changed, the pause is over, or another epoch is due."""
-        end = time.monotonic() + pause
-        while (left := end - time.monotonic()) > 0 and publish_epochs(time.time()) == epochs:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + pause
+        while (left := end - loop.time()) > 0 and publish_epochs(time.time()) == epochs:
             try:
                 await asyncio.wait_for(self._wanted.wait(), min(left, CHECK_S))
             except TimeoutError:

@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from dhtvpn.errors import SystemRefusedError, UsageError
 
@@ -30,17 +30,13 @@ _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x1, 0x1000, 0x4000, 0x8000
 Buffer = bytes | bytearray | memoryview
 
 
-class Device(Protocol):
-    """What the engine asks of a device. Neither call blocks: BlockingIOError where it would."""
-
-    readv: Callable[[Sequence[bytearray | memoryview]], int]
-    """Read one packet into the buffers and tell its length; what does not fit is cut off."""
-    writev: Callable[[Sequence[Buffer]], int]
-    """Write the buffers as one packet and tell its length. OSError for no packet or a device that is down."""
-
-
 class Tun:
-    """A TUN device of the kernel's. It exists as long as a descriptor of it is open in any process."""
+    """A TUN device of the kernel's. It exists as long as a descriptor of it is open in any process.
+
+    ``readv`` reads one packet that this machine sends into the buffers, ``writev`` hands it one; both tell
+    the length and never block (BlockingIOError). What does not fit the buffers is cut off; OSError where
+    the bytes are no packet or the device is down.
+    """
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.fd = descriptor

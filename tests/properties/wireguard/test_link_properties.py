@@ -5,11 +5,12 @@ behaves again, the two sides converge and talk.
 """
 
 import hashlib
+import random
 from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -113,12 +114,27 @@ class Link(RuleBasedStateMachine):
         self.cores[0].meet(self.cores[1])
         self.cores[1].meet(self.cores[0])
         self.in_flight: list[tuple[int, bytes]] = []  # (whom it is for, datagram)
+        self.recorded: list[tuple[int, bytes]] = []  # what somebody on the way has kept
+        self.answered: set[bytes] = set()
+
+    @initialize(connected=st.booleans())
+    def begin(self, connected: bool) -> None:
+        if connected:
+            self.initiate(0, False)
+            self.settle()
 
     def collect(self) -> None:
         for number, core in enumerate(self.cores):
-            self.in_flight += [(1 - number, datagram) for datagram in core.outgoing]
+            for datagram in core.outgoing:
+                self.in_flight.append((1 - number, datagram))
+                if datagram[0] == 2:
+                    initiation = datagram[8:12]  # by its sender index, which is random
+                    assert initiation not in self.answered, "an initiation was answered twice"
+                    self.answered.add(initiation)
             core.outgoing.clear()
+        self.recorded += self.in_flight
         del self.in_flight[:-MAX_IN_FLIGHT]
+        del self.recorded[:-MAX_IN_FLIGHT]
 
     def arrive(self, receiver: int, datagram: bytes) -> None:
         self.cores[receiver].receive(datagram, self.cores[1 - receiver].endpoint, self.now)
@@ -154,6 +170,21 @@ class Link(RuleBasedStateMachine):
     def deliver_all(self) -> None:
         on_their_way, self.in_flight = self.in_flight, []
         for receiver, datagram in on_their_way:
+            self.arrive(receiver, datagram)
+
+    @rule(randomness=st.randoms(use_true_random=False), times=st.integers(1, 2))
+    def deliver_shuffled(self, randomness: random.Random, times: int) -> None:
+        on_their_way, self.in_flight = self.in_flight * times, []
+        randomness.shuffle(on_their_way)
+        for receiver, datagram in on_their_way:
+            self.arrive(receiver, datagram)
+
+    @precondition(lambda self: self.recorded)
+    @rule(data=st.data(), count=st.integers(1, 20))
+    def replay(self, data: st.DataObject, count: int) -> None:
+        """Send what was on its way before, delivered or not, once more."""
+        start = data.draw(st.integers(0, len(self.recorded) - 1))
+        for receiver, datagram in self.recorded[start : start + count]:
             self.arrive(receiver, datagram)
 
     @precondition(lambda self: self.in_flight)

@@ -1,0 +1,148 @@
+"""Announcer and finder over the in-memory directory: what one member publishes, the others find."""
+
+import asyncio
+import os
+from typing import Any
+
+from virtual_time import run
+
+from dhtvpn.discovery.memory import MemoryDirectory
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.identity import Identity
+from dhtvpn.node import announcer as announcer_module
+from dhtvpn.node.announcer import Announcer
+from dhtvpn.node.finder import Finder
+from dhtvpn.records.envelope import OpenedRecord
+from dhtvpn.records.record import Candidate, CandidateKind, EndpointRecord
+from dhtvpn.records.roster import Roster
+from dhtvpn.records.topic import Topic
+
+SECRET = bytes([5]) * 32
+
+
+class Member:
+    """Publishes and finds through a shared directory."""
+
+    def __init__(self, directory: Any, seed: int, name: str) -> None:
+        self.identity = Identity.from_seed(bytes([seed]) * 32)
+        self.name, self.leaving = name, False
+        self.port = 1000
+        self.found: list[OpenedRecord] = []
+        self.expired: list[bytes] = []
+        self.published: list[int] = []
+        self.drops = Drops()
+        self.announcer = Announcer(
+            directory=directory,
+            identity=self.identity,
+            topic_at=lambda epoch: Topic.derive(SECRET, epoch),
+            record=self.record,
+            random_bytes=os.urandom,
+            published=self.published.append,
+        )
+        self.finder = Finder(
+            directory=directory,
+            topic_at=lambda epoch: Topic.derive(SECRET, epoch),
+            roster=Roster(),
+            own_node_key=self.identity.node_key,
+            member_found=self.found.append,
+            member_expired=self.expired.append,
+            drops=self.drops,
+        )
+
+    def record(self) -> EndpointRecord:
+        return EndpointRecord(
+            node_key=self.identity.node_key,
+            name=self.name,
+            session_nonce=bytes(16),
+            candidates=(Candidate(Endpoint("198.18.1.1", self.port), CandidateKind.HOST),),
+            ipv4_attempt=0,
+            since=1,
+            features=0,
+            leaving=self.leaving,
+        )
+
+
+class LonelyDirectory(MemoryDirectory):
+    """Nobody confirms anything, as before bootstrapping; counts the attempts."""
+
+    attempts = 0
+
+    async def publish(self, dht_key: bytes, envelope: bytes) -> int:
+        self.attempts += 1
+        await super().publish(dht_key, envelope)
+        return 0
+
+
+def scenario(test: Any) -> Any:
+    def wrapped() -> None:
+        run(test())
+
+    wrapped.__name__ = test.__name__
+    return wrapped
+
+
+async def stop(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@scenario
+async def test_members_find_each_other_and_see_changes() -> None:
+    directory = MemoryDirectory()
+    one, two = Member(directory, 1, "one"), Member(directory, 2, "two")
+    tasks = [asyncio.create_task(work) for work in (one.announcer.run(), two.announcer.run())]
+    tasks += [asyncio.create_task(work) for work in (one.finder.run(), two.finder.run())]
+    await asyncio.sleep(1)
+    assert [opened.record.name for opened in one.found] == ["two"]
+    assert [opened.record.name for opened in two.found] == ["one"]
+    two.port = 2000
+    two.announcer.announce()
+    await asyncio.sleep(1)
+    assert [opened.record.candidates[0].endpoint.port for opened in one.found] == [1000, 2000]
+    assert one.found[1].sequence > one.found[0].sequence
+    two.leaving = True
+    await two.announcer.goodbye(two.record())
+    await asyncio.sleep(1)
+    assert one.found[-1].record.leaving
+    await stop(*tasks)
+
+
+@scenario
+async def test_a_late_member_looks_up_what_was_there_before() -> None:
+    directory = MemoryDirectory()
+    one, late = Member(directory, 1, "one"), Member(directory, 2, "late")
+    publishing = asyncio.create_task(one.announcer.run())
+    await asyncio.sleep(1)
+    await late.finder.look_up()
+    assert [opened.record.name for opened in late.found] == ["one"]
+    await late.finder.look_up()
+    assert len(late.found) == 1, "the same record again is no news"
+    await stop(publishing)
+
+
+@scenario
+async def test_unconfirmed_publications_are_tried_again_soon() -> None:
+    directory = LonelyDirectory()
+    member = Member(directory, 1, "one")
+    publishing = asyncio.create_task(member.announcer.run())
+    await asyncio.sleep(sum(announcer_module.RETRY_S))
+    assert len(announcer_module.RETRY_S) <= len(member.published) <= len(announcer_module.RETRY_S) + 2
+    assert set(member.published) == {0}
+    await stop(publishing)
+
+
+@scenario
+async def test_strangers_records_are_dropped_and_counted() -> None:
+    """An envelope that the directory yields but that is sealed under another secret."""
+
+    class Odd(MemoryDirectory):
+        async def lookup(self, dht_key: bytes) -> Any:
+            yield b"no envelope"
+            yield os.urandom(400)
+
+    member = Member(Odd(), 1, "one")
+    await member.finder.look_up()
+    assert not member.found
+    assert sum(member.drops.as_dict().values()) >= 2
