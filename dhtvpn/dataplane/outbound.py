@@ -7,7 +7,7 @@ that cannot go is answered by ICMP where its sender can make use of that, and co
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from dhtvpn.dataplane.device import Device
@@ -15,22 +15,16 @@ from dhtvpn.dataplane.messages import Event, NeedHandshake
 from dhtvpn.dataplane.peers import Peer, Peers
 from dhtvpn.dataplane.sockets import (
     DEFER,
-    IPV4_UDP_HEADERS,
-    IPV6_UDP_HEADERS,
     MAX_RUN_BYTES,
     MAX_RUN_DATAGRAMS,
     NO_RUNS,
     TOO_LONG,
-    path_mtu,
     segment_option,
-    set_fragmentation,
 )
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError, SystemRefusedError
 from dhtvpn.packet import icmp
 from dhtvpn.packet.ip import addresses
-from dhtvpn.wireguard.constants import PADDING_UNIT
-from dhtvpn.wireguard.transport import OVERHEAD
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +155,7 @@ class Outbound:
         start, count, tx_before = 0, len(datagrams), peer.tx_bytes
         while start < count:
             end = _run_end(datagrams, start) if self._segments[peer.family] else start + 1
-            self._send_run(sock, peer, datagrams[start:end], packets[start:end], now)
+            self._send_run(sock, peer, datagrams[start:end])
             start = end
         if peer.tx_bytes != tx_before:
             if any(packets):
@@ -170,9 +164,9 @@ class Outbound:
                 peer.keepalive_sent = True
             self._peers.active[peer.number] = peer
 
-    def _send_run(
-        self, sock: socket.socket, peer: Peer, run: list[bytes], packets: Sequence[bytes], now: float
-    ) -> None:
+    def _send_run(self, sock: socket.socket, peer: Peer, run: list[bytes]) -> None:
+        """Send equal datagrams with one call; where the kernel does not do that, one by one. A datagram
+        that is too long for the path leaves in fragments (docs/protocol/engine.md)."""
         option = segment_option(len(run[0])) if len(run) > 1 else []
         try:
             peer.tx_bytes += sock.sendmsg(run, option, 0, peer.address)
@@ -183,33 +177,10 @@ class Outbound:
                 if error.errno in NO_RUNS:
                     log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
                     self._segments[peer.family] = False
-                for datagram, packet in zip(run, packets, strict=True):
-                    self._send_run(sock, peer, [datagram], [packet], now)
-            elif error.errno == errno.EMSGSIZE:
-                self._too_long(sock, peer, run[0], packets[0], now)
+                for datagram in run:
+                    self._send_run(sock, peer, [datagram])
             else:
                 self._drops.count("dataplane", "udp_refused", len(run))
-
-    def _too_long(self, sock: socket.socket, peer: Peer, datagram: bytes, packet: bytes, now: float) -> None:
-        """One datagram exceeds the path MTU: tell the packet's sender, or else send it in fragments."""
-        assert peer.address is not None  # noqa: S101 - the caller has just sent there
-        mtu = path_mtu(peer.family, peer.address)
-        headers = IPV6_UDP_HEADERS if peer.family == socket.AF_INET6 else IPV4_UDP_HEADERS
-        if mtu is not None:
-            # whole blocks, so that a packet of that size fits with its padding
-            answer = icmp.too_big(packet, (mtu - headers - OVERHEAD) // PADDING_UNIT * PADDING_UNIT)
-            if answer is not None:
-                self._drops.count("dataplane", "too_big")
-                self._answer(answer, now)
-                return
-        try:
-            set_fragmentation(sock, allowed=True)
-            try:
-                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
-            finally:
-                set_fragmentation(sock, allowed=False)
-        except OSError:
-            self._drops.count("dataplane", "udp_refused")
 
 
 def _run_end(datagrams: list[bytes], start: int) -> int:

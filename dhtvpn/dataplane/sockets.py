@@ -18,13 +18,8 @@ UDP_GRO: Final = 104
 SOCKET_BUFFER: Final = 16 << 20  # bytes, ours: 0.1 s at 1 Gbit/s
 MAX_RUN_DATAGRAMS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 MAX_RUN_BYTES: Final = 65535 - 40 - 8  # what one IP packet holds
-IPV4_UDP_HEADERS: Final = 28  # bytes around a datagram's payload
-IPV6_UDP_HEADERS: Final = 48
 
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
-_IP_MTU_DISCOVER, _IP_MTU = 10, 14  # linux/in.h
-_IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
-_PMTUDISC_DONT, _PMTUDISC_DO = 0, 2
 
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -55,7 +50,6 @@ def prepare(sock: socket.socket, receive: bool) -> bool:
             except OSError:
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, ordinary, SOCKET_BUFFER)
-        set_fragmentation(sock, allowed=False)
         with contextlib.suppress(OSError):
             sock.setsockopt(SOL_UDP, UDP_GRO, 1)
     try:
@@ -63,27 +57,6 @@ def prepare(sock: socket.socket, receive: bool) -> bool:
     except OSError:
         return False
     return True
-
-
-def set_fragmentation(sock: socket.socket, allowed: bool) -> None:
-    """Whether the kernel may cut a datagram that exceeds the path MTU; if not, sending it is EMSGSIZE."""
-    value = _PMTUDISC_DONT if allowed else _PMTUDISC_DO
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, value)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, value)
-
-
-def path_mtu(family: int, address: RawAddress) -> int | None:
-    """What the kernel knows of the path to ``address``: bytes of a whole IP packet; None for no route."""
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)  # sends nothing: it only looks the route up
-            if family == socket.AF_INET6:
-                return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-            return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-    except OSError:
-        return None
 
 
 def segment_option(size: int) -> list[tuple[int, int, bytes]]:

@@ -1,11 +1,11 @@
-"""ICMP answers to a local sender: "too big" and "unreachable" (RFC 792, 1191, 1122, 4443).
+"""ICMP answers to a local sender: "unreachable" (RFC 792, 1122, 4443).
 
 The answer carries the address that the packet was sent to as its source: the kernel discards a packet from
 outside that claims one of its own addresses.
 
 No answer is given (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)) to an ICMP error, to a packet that went
 to or came from anything but one host, to a fragment other than the first, or to bytes that are no packet.
-A packet to a group gets none even where RFC 4443 would allow "too big". :class:`AnswerLimit` caps the rate.
+:class:`AnswerLimit` caps the rate.
 """
 
 import struct
@@ -16,33 +16,14 @@ from dhtvpn.packet.checksum import internet_checksum, ipv6_pseudo_header_sum
 from dhtvpn.packet.ip import ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER, IPV6_MIN_MTU, IpHeader, parse
 
 IPV4_ANSWER_MAX: Final = 576  # bytes: RFC 1812 section 4.3.2.3
-IPV4_MIN_MTU: Final = 68  # bytes: RFC 791 section 3.2
-ANSWERS_PER_S: Final = 100.0  # ours: enough for every flow of a host to learn its path
+ANSWERS_PER_S: Final = 100.0  # ours: enough for every program of a host to learn of it
 ANSWER_BURST: Final = 50  # ours, answers
 
 _TTL = 64
-_V4_UNREACHABLE, _V4_HOST_UNREACHABLE, _V4_FRAGMENTATION_NEEDED = 3, 1, 4  # RFC 792
+_V4_UNREACHABLE, _V4_HOST_UNREACHABLE = 3, 1  # RFC 792
 _V4_ERRORS = frozenset((3, 4, 5, 11, 12))  # RFC 1122 section 3.2.2
-_V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE, _V6_TOO_BIG = 1, 3, 2  # RFC 4443 sections 3.1, 3.2
+_V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE = 1, 3  # RFC 4443 section 3.1
 _V6_REDIRECT = 137  # RFC 4861 section 4.5: RFC 4443 section 2.4 (e.2) names it beside the errors
-
-
-def too_big(packet: bytes | bytearray | memoryview, mtu: int) -> bytes | None:
-    """The answer that makes the sender of ``packet`` keep to ``mtu`` bytes per packet, or None.
-
-    None also where the sender cannot obey: IPv4 without "don't fragment", an ``mtu`` under the least that
-    the version allows (68 and 1280), or a packet that fits.
-    """
-    header = _answerable(packet)
-    if header is None or header.total_length <= mtu or not header.dont_fragment:
-        return None
-    if header.version == 4:
-        if mtu < IPV4_MIN_MTU:
-            return None
-        return _answer_v4(packet, header, _V4_FRAGMENTATION_NEEDED, mtu)
-    if mtu < IPV6_MIN_MTU:
-        return None
-    return _answer_v6(packet, header, _V6_TOO_BIG, 0, mtu)
 
 
 def unreachable(packet: bytes | bytearray | memoryview) -> bytes | None:
@@ -51,8 +32,8 @@ def unreachable(packet: bytes | bytearray | memoryview) -> bytes | None:
     if header is None:
         return None
     if header.version == 4:
-        return _answer_v4(packet, header, _V4_HOST_UNREACHABLE, 0)
-    return _answer_v6(packet, header, _V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE, 0)
+        return _answer_v4(packet, header)
+    return _answer_v6(packet, header)
 
 
 class AnswerLimit:
@@ -105,9 +86,9 @@ def _is_error(packet: bytes | bytearray | memoryview, header: IpHeader) -> bool:
     return header.protocol == ICMPV6 and (kind < 128 or kind == _V6_REDIRECT)
 
 
-def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader, code: int, mtu: int) -> bytes:
+def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader) -> bytes:
     quoted = bytes(packet[: min(header.total_length, IPV4_ANSWER_MAX - IPV4_HEADER - 8)])
-    body = struct.pack("!BBHHH", _V4_UNREACHABLE, code, 0, 0, min(mtu, 0xFFFF)) + quoted
+    body = struct.pack("!BBHI", _V4_UNREACHABLE, _V4_HOST_UNREACHABLE, 0, 0) + quoted
     body = body[:2] + struct.pack("!H", internet_checksum(body)) + body[4:]
     head = struct.pack(
         "!BBHHHBBH4s4s",
@@ -125,11 +106,9 @@ def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader, code: i
     return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + body
 
 
-def _answer_v6(
-    packet: bytes | bytearray | memoryview, header: IpHeader, kind: int, code: int, value: int
-) -> bytes:
+def _answer_v6(packet: bytes | bytearray | memoryview, header: IpHeader) -> bytes:
     quoted = bytes(packet[: min(header.total_length, IPV6_MIN_MTU - IPV6_HEADER - 8)])
-    body = struct.pack("!BBHI", kind, code, 0, value) + quoted
+    body = struct.pack("!BBHI", _V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE, 0, 0) + quoted
     pseudo = ipv6_pseudo_header_sum(header.destination, header.source, len(body), ICMPV6)
     body = body[:2] + struct.pack("!H", internet_checksum(body, pseudo)) + body[4:]
     head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, _TTL) + header.destination + header.source

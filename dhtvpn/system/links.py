@@ -111,8 +111,8 @@ async def remove_address(name: str, address: Interface) -> None:
 async def host_addresses(exclude_interfaces: Collection[str] = ()) -> list[Address]:
     """Addresses of this machine that can be host candidates, without doubles, in the kernel's order.
 
-    Left out: loopback, link-local, tentative and deprecated addresses, links that are down, and everything
-    on ``exclude_interfaces`` (ours). Raises SystemRefusedError.
+    Left out: loopback, link-local, tentative and deprecated addresses, links that are down, every TUN device,
+    and everything on ``exclude_interfaces``. Raises SystemRefusedError.
     """
     links, addresses, _ = await _dump("links", "addresses")
     return list(usable_addresses(links, addresses, exclude_interfaces))
@@ -138,6 +138,7 @@ def usable_addresses(
         and link["flags"] & _IFF_RUNNING
         and not link["flags"] & _IFF_LOOPBACK
         and link.get("IFLA_IFNAME") not in exclude
+        and not _is_tun(link)
     }
     seen = set()
     for message in addresses:
@@ -152,6 +153,13 @@ def usable_addresses(
         if address not in seen:
             seen.add(address)
             yield address
+
+
+def _is_tun(link: Mapping[str, Any]) -> bool:
+    """Another tunnel's device: its addresses would tell one network's members about another network, and
+    a path through it would be a tunnel in a tunnel."""
+    information = link.get("IFLA_LINKINFO")
+    return information is not None and information.get("IFLA_INFO_KIND") == "tun"
 
 
 def colliding_routes(

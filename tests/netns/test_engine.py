@@ -125,18 +125,13 @@ def test_larger_packets_get_an_answer(room: Room) -> None:
         assert "message too long, mtu: 1420" in said.lower().replace("mtu=", "mtu: ")
 
 
-def test_a_narrow_path_is_told_to_the_sender_and_nothing_is_lost(room: Room) -> None:
-    """The underlay carries 1400 bytes: TUN packets of 1420 cannot pass in one piece."""
+def test_nothing_is_lost_on_a_narrow_path(room: Room) -> None:
+    """The underlay carries 1400 bytes: outer datagrams of full size leave in fragments, told or not."""
     for side in "ab":
         run("ip", "-n", room.names[side], "link", "set", "eth0", "mtu", "1400")
     room.start()
-    said = room.exec(
-        "a", "ping", "-c", "4", "-i", "0.1", "-W", "1", "-M", "do", "-s", "1392", "10.88.0.2", check=False
-    )
-    assert "mtu = 1328" in said or "mtu=1328" in said  # 1400 - 28 - 32, in whole blocks of 16
-    room.exec("a", "ping", "-c", "2", "-i", "0.1", "-W", "3", "-M", "do", "-s", "1300", "10.88.0.2")
-    # who lets routers cut gets through at full size
-    room.exec("b", "ping", "-c", "2", "-i", "0.1", "-W", "3", "-M", "dont", "-s", "1392", "10.88.0.1")
+    for option in ("do", "dont"):
+        room.exec("a", "ping", "-c", "2", "-i", "0.1", "-W", "3", "-M", option, "-s", "1392", "10.88.0.2")
     send_stream(room, "b", "a", 5_000_000)
 
 

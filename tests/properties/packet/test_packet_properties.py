@@ -58,20 +58,20 @@ def test_what_is_read_lies_inside(data: bytes) -> None:
     assert header.payload_offset <= length
 
 
-@given(untrusted, st.integers(-100, 70000))
-def test_every_answer_is_a_packet_back_to_the_sender(data: bytes, mtu: int) -> None:
-    for answer in (icmp.unreachable(data), icmp.too_big(data, mtu)):
-        if answer is None:
-            continue
-        question, header = parse(data), parse(answer)
-        assert (header.source, header.destination) == (question.destination, question.source)
-        assert header.total_length == len(answer) <= 1280
-        if header.version == 4:
-            assert internet_checksum(answer[:20]) == internet_checksum(answer[20:]) == 0
-        else:
-            pseudo = ipv6_pseudo_header_sum(header.source, header.destination, len(answer) - 40, 58)
-            assert internet_checksum(answer[40:], pseudo) == 0
-        assert icmp.unreachable(answer) is None  # errors are not answered
+@given(untrusted)
+def test_every_answer_is_a_packet_back_to_the_sender(data: bytes) -> None:
+    answer = icmp.unreachable(data)
+    if answer is None:
+        return
+    question, header = parse(data), parse(answer)
+    assert (header.source, header.destination) == (question.destination, question.source)
+    assert header.total_length == len(answer) <= 1280
+    if header.version == 4:
+        assert internet_checksum(answer[:20]) == internet_checksum(answer[20:]) == 0
+    else:
+        pseudo = ipv6_pseudo_header_sum(header.source, header.destination, len(answer) - 40, 58)
+        assert internet_checksum(answer[40:], pseudo) == 0
+    assert icmp.unreachable(answer) is None  # errors are not answered
 
 
 @given(packets, st.binary(max_size=15))

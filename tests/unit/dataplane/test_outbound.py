@@ -2,13 +2,12 @@
 
 import errno
 import socket
-import struct
 from collections.abc import Sequence
 
 import pytest
-from engines_in_memory import MTU, FakeSocket, Pair, ipv4, ipv6, keypair_a, keypair_b
+from engines_in_memory import MTU, Pair, ipv4, ipv6, keypair_a, keypair_b
 
-from dhtvpn.dataplane import outbound, peers
+from dhtvpn.dataplane import peers
 from dhtvpn.dataplane.messages import (
     Activity,
     EraseKeypairs,
@@ -229,45 +228,15 @@ def test_a_way_without_offload_gets_single_datagrams_from_then_on() -> None:
     assert tried == [2, 1, 1, 1, 1]
 
 
-class TestPathMtu:
-    """The path to the peer carries less than the device's MTU supposes: here 1300 bytes."""
-
-    @pytest.fixture(autouse=True)
-    def path(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outbound, "path_mtu", lambda family, address: 1300)
-
-    @staticmethod
-    def narrow(sock: FakeSocket) -> None:
-        limit = 1300 - 28
-
-        def refuse(run: Sequence[bytes]) -> int | None:
-            allowed = (socket.IPPROTO_IP, 10, 0) in sock.options[-1:]
-            if len(run) > 1 and len(run[0]) > limit:
-                return errno.EINVAL
-            return errno.EMSGSIZE if len(run[0]) > limit and not allowed else None
-
-        sock.refuse = refuse
-
-    def test_the_sender_is_told_what_fits(self) -> None:
-        pair = Pair.make()
-        self.narrow(pair.a.socket)
-        pair.a.send(*(ipv4(A4, B4, bytes(1380)) for _ in range(3)), ipv4(A4, B4, bytes(10)))
-        assert [len(datagram) for datagram in pair.a.take_sent()] == [64]
-        mtus = [struct.unpack_from("!H", answer, 26)[0] for answer in pair.a.tun.received_by_host]
-        assert mtus == [1232] * 3
-        pair.a.send(ipv4(A4, B4, bytes(1232 - 20)))
-        assert len(pair.a.take_sent()) == 1
-        assert pair.a.drops() == {"dataplane.too_big": 3}
-
-    def test_who_cannot_send_less_is_sent_in_fragments(self) -> None:
-        pair = Pair.make()
-        self.narrow(pair.a.socket)
-        packets = [ipv4(A4, B4, bytes(1380), flags=0), ipv6(A6, B6, bytes(1240))]
-        pair.a.send(*packets)
-        pair.carry()
-        assert pair.b.tun.received_by_host == packets
-        assert pair.a.tun.received_by_host == []
-        assert [value for *_, value in pair.a.socket.options] == [0, 2, 0, 2]  # allowed, and forbidden again
+def test_a_run_that_is_too_long_for_the_link_leaves_one_by_one() -> None:
+    """A link of 1300 bytes: the kernel fragments single datagrams, and refuses to cut a run of them."""
+    pair = Pair.make()
+    pair.a.socket.refuse = lambda run: errno.EINVAL if len(run) > 1 and len(run[0]) > 1272 else None
+    packets = [ipv4(A4, B4, bytes(1380)) for _ in range(3)]
+    pair.a.send(*packets)
+    pair.carry()
+    assert pair.b.tun.received_by_host == packets
+    assert pair.a.tun.received_by_host == [] and pair.a.drops() == {}
 
 
 def test_what_was_sent_is_reported() -> None:

@@ -37,7 +37,7 @@ def test_a_shared_socket_keeps_its_options() -> None:
     assert shared.options == []
 
 
-def test_an_own_socket_gets_buffers_runs_and_no_fragmentation() -> None:
+def test_an_own_socket_gets_buffers_and_runs() -> None:
     own = SettableSocket(("192.0.2.1", 1))
     own.refused = {32, 33}  # without CAP_NET_ADMIN the forced sizes are refused
     assert sockets.prepare(own, receive=True)  # type: ignore[arg-type]

@@ -32,18 +32,18 @@ def check_v6(answer: bytes | None) -> tuple[int, int, int, bytes]:
     return answer[40], answer[41], struct.unpack_from("!I", answer, 44)[0], answer[48:]
 
 
-def test_too_big_v4_is_fragmentation_needed_with_the_mtu() -> None:
+def test_unreachable_v4_quotes_as_much_as_fits() -> None:
     packet = ipv4(A4, B4, bytes(1400))
-    kind, code, mtu, quoted = check_v4(icmp.too_big(packet, 1376))
-    assert (kind, code, mtu) == (3, 4, 1376)  # RFC 1191 section 4
+    kind, code, unused, quoted = check_v4(icmp.unreachable(packet))
+    assert (kind, code, unused) == (3, 1, 0)  # RFC 792
     assert packet.startswith(quoted) and len(quoted) == 548
 
 
-def test_too_big_v6_quotes_up_to_the_least_mtu() -> None:
+def test_unreachable_v6_quotes_up_to_the_least_mtu() -> None:
     packet = ipv6(A6, B6, bytes(1400))
-    answer = icmp.too_big(packet, 1376)
-    kind, code, mtu, quoted = check_v6(answer)
-    assert (kind, code, mtu) == (2, 0, 1376)  # RFC 4443 section 3.2
+    answer = icmp.unreachable(packet)
+    kind, code, unused, quoted = check_v6(answer)
+    assert (kind, code, unused) == (1, 3, 0)  # RFC 4443 section 3.1
     assert packet.startswith(quoted) and answer is not None and len(answer) == 1280
 
 
@@ -51,13 +51,6 @@ def test_unreachable() -> None:
     assert check_v4(icmp.unreachable(ipv4(A4, B4) + bytes(9)))[:3] == (3, 1, 0)
     assert check_v4(icmp.unreachable(ipv4(A4, B4) + bytes(9)))[3] == ipv4(A4, B4)  # padding is not quoted
     assert check_v6(icmp.unreachable(ipv6(A6, B6)))[:3] == (1, 3, 0)
-
-
-def test_too_big_where_the_sender_cannot_obey() -> None:
-    assert icmp.too_big(ipv4(A4, B4, bytes(1400), flags=0), 1000) is None
-    assert icmp.too_big(ipv4(A4, B4, bytes(1400)), 67) is None
-    assert icmp.too_big(ipv6(A6, B6, bytes(1400)), 1279) is None
-    assert icmp.too_big(ipv4(A4, B4, bytes(100)), 120) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +79,6 @@ def test_too_big_where_the_sender_cannot_obey() -> None:
 )
 def test_no_answer(packet: bytes) -> None:
     assert icmp.unreachable(packet) is None
-    assert icmp.too_big(packet, 21) is None
 
 
 def test_echo_requests_are_answered() -> None:

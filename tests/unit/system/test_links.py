@@ -49,6 +49,13 @@ def test_only_links_that_are_up_and_not_ours_count() -> None:
     assert usable(*addresses, exclude=("dv0",)) == ["192.0.2.2"]
 
 
+def test_other_tunnels_are_no_host_addresses() -> None:
+    tunnel = link(2, "dhtvpn1") | {"IFLA_LINKINFO": {"IFLA_INFO_KIND": "tun"}}
+    bridge = link(3, "br0") | {"IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+    addresses = [address(2, "10.7.0.1"), address(3, "192.0.2.1")]
+    assert [str(a) for a in links.usable_addresses([tunnel, bridge], addresses, ())] == ["192.0.2.1"]
+
+
 def test_addresses_that_may_vanish_or_reach_nobody_are_left_out() -> None:
     texts = ["127.0.0.1", "169.254.1.1", "fe80::1", "::1", "2001:db8::1", "10.0.0.1"]
     assert usable(*(address(2, text) for text in texts)) == ["2001:db8::1", "10.0.0.1"]
