@@ -49,10 +49,15 @@ class NatPart(TypedDict):
 
 
 class DhtPart(TypedDict):
-    """Nodes in the routing table, and copies of our record that other nodes confirmed."""
+    """Nodes in the routing table, and copies of our record that other nodes confirmed.
+
+    ``clock_offset_s``: how far other nodes' clocks are ahead of ours (negative: behind), None when they are
+    not apart enough to matter or nobody has told.
+    """
 
     nodes: int
     records_published: int
+    clock_offset_s: float | None
 
 
 class PeerPart(TypedDict):

@@ -55,6 +55,9 @@ BOOTSTRAP_WAVE = 16
 MAX_MEETINGS = 32
 """Strangers that are being verified at once; each costs one ping."""
 
+MAX_CLOCKS = 5
+"""Nodes whose clocks are asked for at once: the median stands against two that lie."""
+
 MAX_PUSHES = 512
 """Pushes under way; a watcher that misses one finds the change at its next renewal."""
 
@@ -216,6 +219,16 @@ class KademliaDirectory:
             self._watches.close(reader)
             task.cancel()
 
+    async def ask_time(self, contacts: Iterable[Endpoint]) -> list[float]:
+        """How far the clocks of the first MAX_CLOCKS of ``contacts`` are ahead of ours, in seconds, negative
+        when behind; one entry for each that answers. Not corrected for the round trip.
+
+        Strangers may lie: good for a warning to a person, not for setting a clock.
+        """
+        asked = list(dict.fromkeys(contacts))[:MAX_CLOCKS]
+        offsets = await asyncio.gather(*(self._tasks.spawn(self._clock_offset(e)) for e in asked))
+        return [offset for offset in offsets if offset is not None]
+
     # What it knows, for the owner
 
     def contacts(self) -> list[Endpoint]:
@@ -269,6 +282,10 @@ class KademliaDirectory:
             await self._queries.ask(source, Rpc.PING, retransmit=False)
         finally:
             self._meetings.discard(source)
+
+    async def _clock_offset(self, endpoint: Endpoint) -> float | None:
+        answer = await self._queries.ask(endpoint, Rpc.PING)
+        return None if answer is None else answer.reply.unix_time - self._unix_time()
 
     def _stored(self, dht_key: bytes, envelope: bytes, source: Endpoint | None) -> None:
         """A topic changed here: tell the watches of this process, and push to those of others."""

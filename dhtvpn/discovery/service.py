@@ -14,6 +14,7 @@ from dhtvpn.discovery.tokens import TokenIssuer
 from dhtvpn.discovery.wire import (
     AMPLIFICATION,
     CONTACTS_IN_REPLY,
+    MAX_UNIX_TIME,
     MAX_VALUES_IN_REPLY,
     Flags,
     Reply,
@@ -103,7 +104,9 @@ class Service:
         self._hooks.met(request, source, proven)
 
     def _ping(self, asked: _Asked) -> None:
-        self._reply(asked, self._base(asked))
+        """The asker may compare clocks; ours may be anything, so it is cut to what the wire carries."""
+        unix_time = min(max(int(self._unix_time()), 0), MAX_UNIX_TIME)
+        self._reply(asked, replace(self._base(asked), unix_time=unix_time))
 
     def _find_node(self, asked: _Asked) -> None:
         self._reply(asked, self._base(asked, contacts=self._closest(asked)))

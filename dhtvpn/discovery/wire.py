@@ -48,6 +48,9 @@ MAX_VALUES_IN_REPLY = 32
 MAX_LEASE_S = 600
 """No storing node may make us believe in a longer subscription."""
 
+MAX_UNIX_TIME = 0xFFFFFFFF
+"""Seconds; the clock in a ping reply has 32 bits, enough until 2106."""
+
 
 class Rpc(Enum):
     """The six requests, by their name on the wire."""
@@ -106,6 +109,7 @@ class Reply:
     more: int = 0
     status: Status = Status.OK
     lease_s: int = 0
+    unix_time: int = 0
 
 
 def frame(kind: int, message_id: bytes, value: Any) -> bytes:
@@ -162,6 +166,8 @@ def decode_request(body_untrusted: bytes) -> Request:
 def encode_reply(message_id: bytes, rpc: Rpc, reply: Reply) -> bytes:
     """The body is [node_id, token, ...]; what follows depends on the RPC."""
     body: list[Any] = [reply.node_id, reply.token]
+    if rpc is Rpc.PING:
+        body.append(reply.unix_time)
     if rpc in (Rpc.FIND_NODE, Rpc.FIND):
         for family in (IPV4, IPV6):
             body.append(b"".join(c.pack() for c in reply.contacts if c.family == family))
@@ -174,7 +180,7 @@ def encode_reply(message_id: bytes, rpc: Rpc, reply: Reply) -> bytes:
     return frame(KIND_REPLY, message_id, body)
 
 
-_REPLY_ITEMS = {Rpc.PING: 2, Rpc.FIND_NODE: 4, Rpc.FIND: 6, Rpc.STORE: 3, Rpc.WATCH: 6, Rpc.PUSH: 3}
+_REPLY_ITEMS = {Rpc.PING: 3, Rpc.FIND_NODE: 4, Rpc.FIND: 6, Rpc.STORE: 3, Rpc.WATCH: 6, Rpc.PUSH: 3}
 
 
 def decode_reply(rpc: Rpc, body_untrusted: bytes, source: Endpoint) -> Reply:
@@ -193,7 +199,7 @@ def decode_reply(rpc: Rpc, body_untrusted: bytes, source: Endpoint) -> Reply:
         contacts = _contacts(value[2], IPV4, source) + _contacts(value[3], IPV6, source)
         return Reply(node_id, token, tuple(contacts), values, more)
     if rpc is Rpc.PING:
-        return Reply(node_id, token)
+        return Reply(node_id, token, unix_time=_integer(value[2], MAX_UNIX_TIME))
     status = Status(_integer(value[2], max(Status)))
     if rpc is Rpc.WATCH:
         lease_s = _integer(value[3], MAX_LEASE_S)

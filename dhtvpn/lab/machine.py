@@ -149,7 +149,8 @@ class Machine:
 
     def kill_all(self) -> list[int]:
         """``kill -9`` for everything that runs here, as a power cut would. Returns the ids."""
-        pids = self.processes()
+        # A child that we have only just started may not have entered the namespace yet.
+        pids = sorted({*self.processes(), *self._signal_children(signal.SIGKILL)})
         for pid in pids:
             namespaces.signal_in(pid, [self.namespace], signal.SIGKILL)
         namespaces.wait_until_empty([self.namespace])
@@ -191,8 +192,14 @@ class Machine:
                 _close_pipes(child)
         self._children = [child for child in self._children if child.returncode is None]
 
+    def terminate_children(self) -> None:
+        """SIGTERM for every child that still runs. Needed beside looking through the namespace: one that
+        was started a moment ago is still on its way into it, and would be missed."""
+        self._signal_children(signal.SIGTERM)
+
     def collect_children(self) -> None:
-        """Collect every child after all processes here were ended."""
+        """Kill every child that still runs, and collect all. Raises SystemRefusedError when one stays."""
+        self._signal_children(signal.SIGKILL)
         for child in self._children:
             try:
                 child.wait(timeout=namespaces.COMMAND_TIMEOUT_S)
@@ -200,6 +207,12 @@ class Machine:
                 raise SystemRefusedError(f"{self.name}: process {child.pid} cannot be ended") from error
             _close_pipes(child)
         self._children.clear()
+
+    def _signal_children(self, number: signal.Signals) -> list[int]:
+        running = [child for child in self._children if child.poll() is None]
+        for child in running:
+            child.send_signal(number)
+        return [child.pid for child in running]
 
     def _environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DHTVPN_")}

@@ -148,9 +148,13 @@ class Network:
         """
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         try:
-            clean.remove_laboratory(self.entry)
-            for machine in self._machines.values():
-                machine.collect_children()
+            for machine in self.machines:
+                machine.terminate_children()
+            try:
+                clean.remove_laboratory(self.entry)
+            finally:
+                for machine in self.machines:
+                    machine.collect_children()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

@@ -20,9 +20,11 @@ from dhtvpn.membership.addresses import ipv6_address
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
+from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
@@ -75,6 +77,7 @@ class Node:
         self.claim = claim
         self.port = port
         self.directory = directory
+        self.directory.read_only = True  # until a survey shows that strangers can reach us
         self.engine = engine
         self.engine_restarts = 0
         self.interface = interface
@@ -146,6 +149,7 @@ class Node:
             tunnels=self.tunnels,
             known_contacts=directory.contacts,
         )
+        self.clock = ClockComparison(ask=lambda: directory.ask_time(directory.contacts()), say=events.say)
         self._topics: dict[int, Topic] = {}
         port.on_tunnel(self.tunnels.datagram_received)
         port.stun.on_unanswered_check(self.members.checked)
@@ -168,6 +172,7 @@ class Node:
             self._survey_loop(bootstrapper),
             self._announce_when_surveyed(),
             self._find_when_reached(),
+            self._compare_clocks_when_reached(),
             self._save_loop(),
             self._expire_stock_loop(),
         )
@@ -247,6 +252,7 @@ class Node:
         for number in range(1 << 62):
             known = self.directory.contacts()
             changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
+            self.directory.read_only = self.surroundings.mapping is not Mapping.NONE
             if changed:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
@@ -265,6 +271,10 @@ class Node:
     async def _find_when_reached(self) -> None:
         await self._until_reached()
         await self.finder.run()
+
+    async def _compare_clocks_when_reached(self) -> None:
+        await self._until_reached()
+        await self.clock.run()
 
     async def _until_reached(self) -> None:
         while not self.directory.size:

@@ -38,6 +38,7 @@ def status_document(node: "Node") -> dict[str, Any]:
             "nodes": node.directory.size,
             "records_published": sum(1 for stores in node.announcer.confirmed.values() if stores),
             "records_stored": node.directory.stored,
+            "clock_offset_s": None if node.clock.offset_s is None else round(node.clock.offset_s),
         },
         "engine": {"pid": node.engine.pid, "restarts": node.engine_restarts, "offloads": []},
         "uptime_s": round(time.monotonic() - node.started, 1),

@@ -34,7 +34,7 @@ HEADER_SIZE: Final = HEADER.size
 OVERHEAD: Final = HEADER_SIZE + TAG_SIZE
 """Bytes that a data message adds to its padded plaintext: 32."""
 
-_NONCE_PREFIX: Final = bytes(4)
+_NONCE: Final = Struct("<4xQ")
 _PADDING: Final = tuple(bytes(-size % PADDING_UNIT) for size in range(PADDING_UNIT))
 
 
@@ -108,13 +108,11 @@ class PeerTransport:
             return None
         session.counter = counter + 1
         size = len(plaintext)
-        if size & 15:
+        if size & 15 and size < self.mtu:
             padding = _PADDING[size & 15]
-            if size + len(padding) > self.mtu:
-                padding = padding[: max(self.mtu - size, 0)]
-            plaintext = b"".join((plaintext, padding))
+            plaintext = b"".join((plaintext, padding[: self.mtu - size]))
         header = HEADER.pack(TYPE_DATA, session.remote_index, counter)
-        return header + session.seal(_NONCE_PREFIX + header[8:], plaintext, None)
+        return header + session.seal(_NONCE.pack(counter), plaintext, None)
 
     def open(self, datagram: bytes, now: float) -> bytes:
         """The plaintext of a datagram, with its padding (empty: a keepalive). Each is delivered once.
@@ -131,7 +129,7 @@ class PeerTransport:
         if now >= session.expires:
             raise DecodeError("data_expired")
         try:
-            plaintext = session.open(_NONCE_PREFIX + datagram[8:16], datagram[16:], None)
+            plaintext = session.open(_NONCE.pack(counter), datagram[HEADER_SIZE:], None)
         except InvalidTag:
             raise DecodeError("data_tag") from None
         if not session.replay.accept(counter):

@@ -77,8 +77,11 @@ def test_requests_round_trip(request, message_id):
     st.integers(0, 65535),
     st.sampled_from(Status),
     st.integers(0, 600),
+    st.integers(0, 2**32 - 1),
 )
-def test_replies_round_trip(rpc, node_id, token, contacts, values, more, status, lease_s):  # noqa: PLR0917
+def test_replies_round_trip(  # noqa: PLR0917
+    rpc, node_id, token, contacts, values, more, status, lease_s, unix_time
+):
     contacts = tuple(sorted(contacts, key=lambda contact: contact.family))
     reply = Reply(
         node_id,
@@ -88,6 +91,7 @@ def test_replies_round_trip(rpc, node_id, token, contacts, values, more, status,
         more if rpc in (Rpc.FIND, Rpc.WATCH) else 0,
         status if rpc in (Rpc.STORE, Rpc.WATCH, Rpc.PUSH) else Status.OK,
         lease_s if rpc is Rpc.WATCH else 0,
+        unix_time if rpc is Rpc.PING else 0,
     )
     body = encode_reply(bytes(20), rpc, reply)[HEADER_LENGTH:]
     assert decode_reply(rpc, body, Endpoint("198.18.0.1", 1)) == reply

@@ -8,6 +8,9 @@ from typing import Any
 
 from dhtvpn import errors
 from dhtvpn.control.server import ControlServer
+from dhtvpn.node.config import NodeConfig
+
+__all__ = ["NodeConfig", "run_node"]
 
 PRESHARED_KEY = "cHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHM="
 

@@ -15,6 +15,7 @@ from typer.testing import Result
 from dhtvpn import errors
 from dhtvpn.cli import join as join_command
 from dhtvpn.membership import network_id as membership
+from dhtvpn.node.config import NodeConfig
 
 Cli = Callable[..., Result]
 
@@ -31,6 +32,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     module = ModuleType("dhtvpn.daemon")
     module.run_node = run_node  # type: ignore[attr-defined]
+    module.NodeConfig = NodeConfig  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dhtvpn.daemon", module)
     monkeypatch.setattr(join_command, "require_net_admin", lambda: None)
     monkeypatch.setattr(join_command, "TUN_DEVICE", Path("/dev/null"))

@@ -9,6 +9,7 @@ import pytest
 from discovery_simulation import Network, fake_envelope, run, writer_of
 
 from dhtvpn.discovery.contact import Contact, distance
+from dhtvpn.discovery.kademlia import MAX_CLOCKS
 from dhtvpn.discovery.wire import (
     KIND_REQUEST,
     Reply,
@@ -319,6 +320,47 @@ def test_a_read_only_node_enters_no_table_but_publishes_and_watches():
         assert await shy.publish(KEY, fake_envelope(KEY, 1, 1)) >= 4
         await asyncio.sleep(30)
         assert all(net.endpoint(9) not in node.contacts() for node in nodes)
+        await net.close()
+
+    run(scenario())
+
+
+def test_the_read_only_flag_may_change_while_a_node_runs():
+    async def scenario():
+        net = Network()
+        nodes = await net.grow(4)
+        shy = net.node(9, read_only=True)
+        await shy.start([net.endpoint(0)])
+        await asyncio.sleep(30)
+        assert net.endpoint(9) not in nodes[0].contacts()
+        shy.read_only = False
+        assert await shy.publish(KEY, fake_envelope(KEY, 1, 1)) >= 4
+        await asyncio.sleep(5)
+        assert net.endpoint(9) in nodes[0].contacts()
+        await net.close()
+
+    run(scenario())
+
+
+def test_clocks_are_asked_of_a_few_and_the_silent_left_out():
+    async def scenario():
+        net = Network()
+        late = net.node(0, unix_time=lambda: net.unix_time() - 5 * 3600)
+        for number in (1, 2):
+            await net.node(number).start()
+        for number, ahead_s in ((3, 7200), (4, -60), (5, 0)):
+            net.node(number, unix_time=lambda ahead_s=ahead_s: net.unix_time() + ahead_s)
+        del net.handlers[net.endpoint(2)]
+        asked = [net.endpoint(number) for number in (1, 2, 1, 3, 4, 5)]
+        offsets = await late.ask_time(asked)
+        expected = [5 * 3600, 7 * 3600, 5 * 3600 - 60, 5 * 3600]
+        assert all(abs(seen - true) <= 1.1 for seen, true in zip(offsets, expected, strict=True))
+        net.log.clear()
+        await late.ask_time(net.endpoint(number) for number in range(10, 30))
+        assert {to for source, to, _ in net.log if source == net.endpoint(0)} == {
+            net.endpoint(number) for number in range(10, 10 + MAX_CLOCKS)
+        }
+        assert await late.ask_time([]) == []
         await net.close()
 
     run(scenario())

@@ -32,7 +32,8 @@ class Bench:
 
     def __init__(self):
         self.net = Network()
-        self.node = self.net.node(0, families=frozenset({4, 6}))
+        self.unix_time = self.net.unix_time
+        self.node = self.net.node(0, families=frozenset({4, 6}), unix_time=lambda: self.unix_time())
         self.sent = []
         self.node._port_send = lambda data, to: self.sent.append((data, to))
         for number in range(1, 60):
@@ -142,6 +143,18 @@ def test_watch_grants_a_lease_and_sends_what_is_missing():
         held = [(s.slot, s.sequence) for s in bench.node._storage.get(KEY, bench.net.unix_time())]
         reply, values = bench.ask(Request(Rpc.WATCH, ID, bench.token(), WANT, KEY, pack_have(held)))
         assert (reply.values, reply.more, values) == (0, 0, [])
+
+    in_loop(check)
+
+
+@pytest.mark.parametrize(
+    ("clock", "told"),
+    [(1_800_000_000.9, 1_800_000_000), (-5.0, 0), (2.0**32, 2**32 - 1), (1e12, 2**32 - 1)],
+)
+def test_a_ping_is_answered_with_the_time_in_whole_seconds_whatever_the_clock(clock, told):
+    def check(bench):
+        bench.unix_time = lambda: clock
+        assert bench.ask(Request(Rpc.PING, ID))[0].unix_time == told
 
     in_loop(check)
 

@@ -63,6 +63,7 @@ def reply_of(fields):
         fields.get("more", 0),
         Status(fields.get("status", 0)),
         fields.get("lease_s", 0),
+        fields.get("unix_time", 0),
     )
 
 
