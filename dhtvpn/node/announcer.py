@@ -51,7 +51,7 @@ class Announcer:
         self._wanted = asyncio.Event()
         self._sequence = 0
         self.confirmed: dict[int, int] = {}
-        """Epoch -> number of other nodes that hold our record, as of the last publication."""
+        """Epoch -> number of other nodes that confirmed our record, as of the last publication."""
 
     def announce(self) -> None:
         """Publish again soon: the record has changed, or the directory has new contacts."""

@@ -71,7 +71,8 @@ class Bootstrapper:
             answered = await self._directory.bootstrap(endpoints) if endpoints else 0
             if answered or self._directory.size:
                 failures = 0
-                self._say("directory", f"in the DHT: {self._directory.size} nodes known")
+                known = self._directory.size
+                self._say("directory", f"in the DHT: {known} other node{'' if known == 1 else 's'} known")
                 self._answered()
                 await self._until_empty()
                 continue

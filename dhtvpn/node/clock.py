@@ -1,7 +1,7 @@
-"""Is this machine's clock right? Records are timed: hours off, a node looks in the wrong hour and finds nobody.
+"""Is this machine's clock right? Records are timed: a node that is hours off looks in the wrong hour.
 
-The clocks of a few DHT nodes are the measure. They are strangers and may lie, right after the start there
-may be only one, so the verdict is the median and does nothing but warn a person.
+The clocks of a few DHT nodes are the measure. They are strangers and may lie, and right after the start
+there may be only one: so the verdict is the median, and does nothing but warn a person.
 """
 
 import asyncio

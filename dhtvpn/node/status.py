@@ -36,7 +36,7 @@ def status_document(node: "Node") -> dict[str, Any]:
         },
         "dht": {
             "nodes": node.directory.size,
-            "records_published": sum(1 for stores in node.announcer.confirmed.values() if stores),
+            "records_published": max(node.announcer.confirmed.values(), default=0),
             "records_stored": node.directory.stored,
             "clock_offset_s": None if node.clock.offset_s is None else round(node.clock.offset_s),
         },

@@ -48,12 +48,27 @@ def test_port_in_use(alone: tuple[Machine, str]) -> None:
         refused(bootstrap, 1, "5000")
 
 
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs", "--"]
+
+
 def test_without_root(alone: tuple[Machine, str]) -> None:
     server, network_id = alone
-    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
-    own_state = server.dhtvpn("join", network_id)
-    own_state[own_state.index("--state-dir") + 1] = "/tmp/dhtvpn-nobody-never-made"
-    refused(server.run([*command, *own_state], check=False), 1, "root")
+    command = server.dhtvpn("join", network_id)
+    refused(server.run([*WITHOUT_PRIVILEGES, *command], check=False), 1, "takes root", "sudo")
+
+
+def test_a_bootstrap_node_needs_no_privileges(lab: Lab) -> None:
+    network = lab(topologies.PUBLIC)
+    boot = network.node("boot")
+    listen = f"{boot.ipv4}:{BOOTSTRAP_PORT}"
+    child = boot.daemon([*WITHOUT_PRIVILEGES, *boot.dhtvpn("bootstrap", "--listen", listen)], "bootstrap")
+    boot.wait_for_port("udp", BOOTSTRAP_PORT, child, 10.0)
+    network_id = network.create("server")
+    for member in ("server", "desk"):
+        network.join(member, network_id)
+    wait_connected(network.node("server"), 1)
+    child.terminate()
+    assert child.wait(timeout=5) == 0
 
 
 def test_without_a_tun_device(alone: tuple[Machine, str]) -> None:

@@ -32,8 +32,7 @@ class Bench:
 
     def __init__(self):
         self.net = Network()
-        self.unix_time = self.net.unix_time
-        self.node = self.net.node(0, families=frozenset({4, 6}), unix_time=lambda: self.unix_time())
+        self.node = self.net.node(0, families=frozenset({4, 6}))
         self.sent = []
         self.node._port_send = lambda data, to: self.sent.append((data, to))
         for number in range(1, 60):
@@ -153,7 +152,7 @@ def test_watch_grants_a_lease_and_sends_what_is_missing():
 )
 def test_a_ping_is_answered_with_the_time_in_whole_seconds_whatever_the_clock(clock, told):
     def check(bench):
-        bench.unix_time = lambda: clock
+        bench.node._service._unix_time = lambda: clock
         assert bench.ask(Request(Rpc.PING, ID))[0].unix_time == told
 
     in_loop(check)

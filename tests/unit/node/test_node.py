@@ -1,0 +1,177 @@
+"""The node's own loops, on fakes: what a survey tells the directory, and when clocks are compared."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from virtual_time import run
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.identity import Identity
+from dhtvpn.membership.network_id import create
+from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.node.claim import OwnClaim
+from dhtvpn.node.config import NodeConfig
+from dhtvpn.node.events import Events
+from dhtvpn.node.node import SURVEY_S, Node
+from dhtvpn.node.status import status_document
+from dhtvpn.node.surroundings import Surroundings
+
+CONTACT = Endpoint("198.18.1.1", 4690)
+PUBLIC = Endpoint("198.18.2.2", 4690)
+
+
+class FakeDirectory:
+    """Reached once ``size`` is set. Nobody stores or finds anything."""
+
+    def __init__(self) -> None:
+        self.size = self.stored = 0
+        self.read_only = False
+        self.offsets = [5 * 3600.0]
+        self.clocks_asked: list[list[Endpoint]] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def bootstrap(self, endpoints: Sequence[Endpoint]) -> int:
+        return 0
+
+    def contacts(self) -> list[Endpoint]:
+        return [CONTACT] * self.size
+
+    async def publish(self, dht_key: bytes, envelope: bytes) -> int:
+        return 0
+
+    async def watch(self, dht_key: bytes) -> Any:
+        await asyncio.Event().wait()
+        yield b""
+
+    async def ask_time(self, contacts: list[Endpoint]) -> list[float]:
+        self.clocks_asked.append(contacts)
+        return self.offsets
+
+
+class Bench:
+    """A node whose surveys see ``mapping``."""
+
+    def __init__(self, directory: Path) -> None:
+        network_id, _ = create(os.urandom)
+        identity = Identity.from_seed(bytes(32))
+        self.directory = FakeDirectory()
+        self.mapping = Mapping.UNKNOWN
+        self.public: list[Endpoint] = []
+        self.said: list[tuple[str, str]] = []
+        self.drops = Drops()
+        self.node = Node(
+            NodeConfig(
+                state_dir=directory,
+                network_directory=directory,
+                network="home",
+                network_id=network_id,
+                hostname="desk",
+                bootstrap=(),
+                port=None,
+                interface=None,
+                socket_path=directory / "sock",
+            ),
+            identity=identity,
+            claim=OwnClaim(directory / "claim.json", network_id, identity.node_key, 1_800_000_000.0),
+            port=self._port(),
+            directory=self.directory,  # type: ignore[arg-type]
+            engine=SimpleNamespace(pid=1),  # type: ignore[arg-type]
+            interface="dhtvpn0",
+            surroundings=Surroundings(
+                network_id=network_id, port=4690, host_addresses=self._no_addresses, survey=self._survey
+            ),
+            make_agent=lambda *_: None,  # type: ignore[arg-type]
+            move_address=self._move_address,
+            events=Events(lambda kind, text: self.said.append((kind, text))),
+            drops=self.drops,
+            random_bytes=os.urandom,
+        )
+
+    def _port(self) -> Any:
+        ignore = SimpleNamespace(on_unanswered_check=lambda handler: None)
+        return SimpleNamespace(
+            port=4690, families={4}, stun=ignore, on_tunnel=lambda handler: None, send=lambda *_: None
+        )
+
+    async def _no_addresses(self) -> Sequence[IPv4Address]:
+        return []
+
+    async def _survey(self, servers: Sequence[Endpoint], own: Sequence[Any]) -> Survey:
+        return Survey(self.mapping, self.public)
+
+    async def _move_address(self, held: IPv4Address, address: IPv4Address) -> None:
+        raise AssertionError("nobody disputes the address")
+
+    def clock_warnings(self) -> list[str]:
+        return [text for kind, text in self.said if kind == "warning" and "clock" in text]
+
+
+def on_bench(test: Callable[[Bench], Coroutine[Any, Any, None]], directory: Path) -> None:
+    """Run ``test`` beside a running node, in virtual time."""
+
+    async def scenario() -> None:
+        bench = Bench(directory)
+        assert bench.directory.read_only, "before the first survey nobody knows whether strangers get in"
+        running = asyncio.create_task(bench.node.run())
+        try:
+            await test(bench)
+        finally:
+            bench.node.stop_requested.set()
+            await running
+            await bench.node.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("mapping", list(Mapping))
+def test_only_a_node_without_nat_offers_itself_to_strangers(mapping: Mapping, tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.mapping, bench.public = mapping, [PUBLIC]
+        await asyncio.sleep(0.1)
+        assert bench.directory.read_only is (mapping is not Mapping.NONE)
+
+    on_bench(test, tmp_path)
+
+
+def test_the_newest_answered_survey_decides(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        seen = []
+        for mapping, public in (
+            (Mapping.NONE, [PUBLIC]),
+            (Mapping.UNKNOWN, []),  # nobody answered
+            (Mapping.ENDPOINT_INDEPENDENT, [PUBLIC]),
+            (Mapping.NONE, [PUBLIC]),
+        ):
+            bench.mapping, bench.public = mapping, public
+            await asyncio.sleep(SURVEY_S[-1] + 1)
+            seen.append(bench.directory.read_only)
+        assert seen == [False, False, True, False]
+
+    on_bench(test, tmp_path)
+
+
+def test_clocks_are_compared_once_the_directory_is_reached(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await asyncio.sleep(60)
+        assert bench.directory.clocks_asked == []
+        assert status_document(bench.node)["dht"]["clock_offset_s"] is None
+        bench.directory.size = 1
+        await asyncio.sleep(1)
+        assert bench.directory.clocks_asked == [[CONTACT]]
+        assert [("5 h behind" in text) for text in bench.clock_warnings()] == [True]
+        assert status_document(bench.node)["dht"]["clock_offset_s"] == 5 * 3600
+        bench.directory.offsets = [0.3]
+        await asyncio.sleep(600)
+        assert len(bench.directory.clocks_asked) == 2 and len(bench.clock_warnings()) == 1
+        assert status_document(bench.node)["dht"]["clock_offset_s"] is None
+
+    on_bench(test, tmp_path)
