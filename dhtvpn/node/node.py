@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 SURVEY_S = (3.0, 15.0, 120.0)
 """Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
 SAVE_S = 30.0
+LONE_CHECK_S = 1.0
+"""How often a node without contacts looks whether it has some; being reached wakes it at once."""
 STRANGER_PAUSE_S = 5.0
 """A handshake from an unknown key may be a member whose record is on its way: look at most this often."""
 FIRST_SURVEY_S = 0.7
@@ -171,7 +173,7 @@ class Node:
             bootstrapper.run(),
             self._survey_loop(bootstrapper),
             self._announce_when_surveyed(),
-            self._find_when_reached(),
+            self.finder.run(),
             self._compare_clocks_when_reached(),
             self._save_loop(),
             self._expire_stock_loop(),
@@ -265,20 +267,12 @@ class Node:
             await asyncio.wait_for(self._surveyed.wait(), FIRST_SURVEY_S)
         except TimeoutError:
             log.info("publishing without a public endpoint for now")
-        await self._until_reached()
         await self.announcer.run()
 
-    async def _find_when_reached(self) -> None:
-        await self._until_reached()
-        await self.finder.run()
-
     async def _compare_clocks_when_reached(self) -> None:
-        await self._until_reached()
-        await self.clock.run()
-
-    async def _until_reached(self) -> None:
         while not self.directory.size:
-            await self.events.changed(0.25)
+            await self.events.changed(LONE_CHECK_S)
+        await self.clock.run()
 
     async def _save_loop(self) -> None:
         while True:
@@ -311,7 +305,7 @@ class Node:
         self.events.wake()
 
     def _published(self, stores: int) -> None:
-        log.info("record published, %d other nodes hold it", stores)
+        log.debug("record published, %d other nodes hold it", stores)
         self.events.wake()
 
     def _peer_changed(self, peer: Peer) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from joined import eventually, join_all, overlay, peer_of, pings, status, wait_connected
 
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.network import Network
@@ -146,7 +147,21 @@ def test_addresses_without_a_member_get_an_icmp_answer(lab: Lab) -> None:
     server = network.node("server")
     nobody = str(overlay(server)[0]).rsplit(".", 1)[0] + ".250"
     assert "Unreachable" in pings(server, nobody).stdout
-    assert status(server)["drops"]["dataplane.no_peer"] >= 1
+    eventually(lambda: status(server)["drops"].get("dataplane.no_peer"), "the engine's next report")
+
+
+def test_a_public_member_is_bootstrap_node_enough(lab: Lab) -> None:
+    """No volunteer at all: the first member knows nobody, the second is told where the first one is."""
+    network = lab(topologies.DEMO)
+    server, laptop = network.node("server"), network.node("laptop")
+    network_id = network.create("server")
+    network.join("server", network_id, bootstraps=())
+    first = Endpoint(str(server.ipv4), status(server)["node"]["udp_port"])
+    network.join("laptop", network_id, bootstraps=(first,))
+    wait_connected(laptop, 1)
+    network.join("phone", network_id, bootstraps=(first,))
+    wait_connected(laptop, 2)
+    assert pings(laptop, overlay(network.node("phone"))[0]).returncode == 0
 
 
 def test_ping_and_peers_commands(lab: Lab) -> None:
