@@ -13,14 +13,11 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from dhtvpn import files
 from dhtvpn import identity as identities
 from dhtvpn.control.server import ControlServer
-from dhtvpn.dataplane import messages as engine_events
-from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -34,22 +31,17 @@ from dhtvpn.nat.stun_service import StunService
 from dhtvpn.node.api import LocalApi
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.config import NodeConfig
+from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
+from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.node import Node
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.records.record import Candidate
 from dhtvpn.system import links
-from dhtvpn.system.tun import Tun, open_tun
 
 __all__ = ["NodeConfig", "run_node"]
 
 log = logging.getLogger(__name__)
-
-MTU = 1420
-"""Bytes of an inner packet: 1,500 less IPv6, UDP and WireGuard headers (40 + 8 + 32)."""
-ENGINE_RETRY_S = 5.0
-INTERFACE_NAMES = 16
-"""Names tried, from dhtvpn0 on, where the user gave none."""
 
 
 async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready: Callable[[], None]) -> None:
@@ -76,41 +68,55 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
 
 async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[str, str], None]) -> Node:
     drops, events, random_bytes = Drops(), Events(report), os.urandom
-    directory_path = config.network_directory
+    directory_path, network_id = config.network_directory, config.network_id
     identity = identities.load_or_create(directory_path / "identity.json", random_bytes)
-    claim = OwnClaim(directory_path / "claim.json", config.network_id, identity.node_key, time.time())
+    claim = OwnClaim(directory_path / "claim.json", network_id, identity.node_key, time.time())
     await _refuse_collision(config)
-
     port = await _open_port(config, drops)
     stack.callback(port.close)
     StunService(port)
-    tun = _open_interface(config.interface)
-    stack.callback(tun.close)
-    ipv6 = ipv6_address(config.network_id, identity.node_key)
-    ipv4_prefix, ipv6_prefix = ipv4_network(config.network_id), ipv6_network(config.network_id)
-
-    def on_link(address: IPv4Address) -> IPv4Interface:
-        return IPv4Interface((address, ipv4_prefix.prefixlen))
-
-    on_links: list[links.Interface] = [on_link(claim.address)]
-    if links.has_ipv6():
-        on_links.append(IPv6Interface((ipv6, ipv6_prefix.prefixlen)))
-    else:
-        events.say("warning", "this machine has no IPv6: peers reach it by its IPv4 address only")
-    await links.configure(tun.name, on_links, MTU)
-    engine = _Engine(tun, port, [claim.address, ipv6])
-    stack.push_async_callback(engine.close)
-    await engine.start()
+    local_end = await LocalEnd.open(
+        config.interface,
+        port=port,
+        network_id=network_id,
+        ipv4=claim.address,
+        ipv6=ipv6_address(network_id, identity.node_key),
+        say=events.say,
+    )
+    stack.push_async_callback(local_end.close)
     directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
     port.on_dht(directory.handle_datagram)
     stack.push_async_callback(directory.close)
+    node = Node(
+        config,
+        identity=identity,
+        claim=claim,
+        port=port,
+        directory=directory,
+        local_end=local_end,
+        surroundings=_surroundings(config, port, local_end.interface),
+        make_agent=_agent_maker(port),
+        events=events,
+        drops=drops,
+        random_bytes=random_bytes,
+    )
+    stack.push_async_callback(node.close)
+    return node
 
+
+def _surroundings(config: NodeConfig, port: UdpPort, interface: str) -> Surroundings:
     async def host_addresses() -> Sequence[links.Address]:
-        return await links.host_addresses(exclude_interfaces={tun.name})
+        return await links.host_addresses(exclude_interfaces={interface})
 
     async def survey_from(servers: Sequence[Endpoint], own: Sequence[links.Address]) -> Survey:
         return await survey(port, servers, host_addresses=[str(address) for address in own])
 
+    return Surroundings(
+        network_id=config.network_id, port=port.port, host_addresses=host_addresses, survey=survey_from
+    )
+
+
+def _agent_maker(port: UdpPort) -> AgentMaker:
     def make_agent(
         credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
     ) -> IceAgent:
@@ -121,87 +127,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
             remote=[(candidate.endpoint, candidate.kind) for candidate in remote],
         )
 
-    async def move_address(held: IPv4Address, address: IPv4Address) -> None:
-        await links.add_address(tun.name, on_link(address))
-        engine.set_addresses([address, ipv6])
-        await links.remove_address(tun.name, on_link(held))
-
-    node = Node(
-        config,
-        identity=identity,
-        claim=claim,
-        port=port,
-        directory=directory,
-        engine=engine.process,
-        interface=tun.name,
-        surroundings=Surroundings(
-            network_id=config.network_id, port=port.port, host_addresses=host_addresses, survey=survey_from
-        ),
-        make_agent=make_agent,
-        move_address=move_address,
-        events=events,
-        drops=drops,
-        random_bytes=random_bytes,
-    )
-    engine.node = node
-    stack.push_async_callback(node.close)
-    return node
-
-
-class _Engine:
-    """The engine of this daemon: started, and started again when it dies, on the same descriptors."""
-
-    def __init__(self, tun: Tun, port: UdpPort, addresses: list[links.Address]) -> None:
-        self._tun = tun
-        self._port = port
-        self._addresses = addresses
-        self._restart: asyncio.Task[None] | None = None
-        self.node: Node | None = None
-        self.process: EngineProcess
-
-    async def start(self) -> None:
-        """Raises SystemRefusedError."""
-        self.process = await EngineProcess.start(
-            self._tun.fd,
-            self._port.engine_sockets,
-            self._addresses,
-            MTU,
-            self._event,
-            self._died,
-            receive=self._port.kernel_demux,
-        )
-        self._port.on_data(self.process.datagram)
-
-    def set_addresses(self, addresses: list[links.Address]) -> None:
-        self._addresses = addresses
-        self.process.configure(addresses, MTU)
-
-    async def close(self) -> None:
-        if self._restart is not None:
-            self._restart.cancel()
-            await asyncio.gather(self._restart, return_exceptions=True)
-        await self.process.close()
-
-    def _event(self, event: engine_events.Event) -> None:
-        if self.node is not None:
-            self.node.engine_event(event)
-
-    def _died(self, code: int) -> None:
-        log.warning("the engine process ended with code %d", code)
-        self._restart = asyncio.create_task(self._start_again())
-
-    async def _start_again(self) -> None:
-        """Until it runs. A crash at every start must not become a busy loop."""
-        while True:
-            try:
-                await self.start()
-            except SystemRefusedError as error:
-                log.error("%s; trying again in %.0f s", error, ENGINE_RETRY_S)
-                await asyncio.sleep(ENGINE_RETRY_S)
-                continue
-            if self.node is not None:
-                self.node.engine_replaced(self.process)
-            return
+    return make_agent
 
 
 async def _open_port(config: NodeConfig, drops: Drops) -> UdpPort:
@@ -239,16 +165,6 @@ async def _refuse_collision(config: NodeConfig) -> None:
                 f"the network's addresses {network} collide with a route of this machine ({routes[0]}): "
                 "leave the other network first, or create one with --ipv4 CIDR in a free range"
             )
-
-
-def _open_interface(wanted: str | None) -> Tun:
-    if wanted is not None:
-        return open_tun(wanted)
-    for number in range(INTERFACE_NAMES):
-        name = f"dhtvpn{number}"
-        if not links.interface_exists(name):
-            return open_tun(name)
-    raise SystemRefusedError("dhtvpn0 to dhtvpn15 are all taken: choose a name with --interface")
 
 
 @contextmanager

@@ -8,6 +8,7 @@
     finder         watches the topics and keeps the roster
     tunnels        handshakes here, data messages in the engine
     connector      brings up a path to each member
+    local_end      TUN device, overlay addresses and the engine process of this machine
     liveness       pings along each path and notices when it is gone
     stock          plain WireGuard peers attached by hand
     memory         what is remembered on disk, so that a restart needs no directory

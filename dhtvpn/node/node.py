@@ -30,6 +30,7 @@ from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.liveness import Liveness
+from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
 from dhtvpn.node.memory import Memory
 from dhtvpn.node.stock import StockPeers
@@ -66,11 +67,9 @@ class Node:
         claim: OwnClaim,
         port: UdpPort,
         directory: KademliaDirectory,
-        engine: EngineProcess,
-        interface: str,
+        local_end: LocalEnd,
         surroundings: Surroundings,
         make_agent: AgentMaker,
-        move_address: Callable[[IPv4Address, IPv4Address], Coroutine[Any, Any, None]],
         events: Events,
         drops: Drops,
         random_bytes: Callable[[int], bytes],
@@ -80,9 +79,8 @@ class Node:
         self.port = port
         self.directory = directory
         self.directory.read_only = True  # until a survey shows that strangers can reach us
-        self.engine = engine
+        self.local_end = local_end
         self.engine_restarts = 0
-        self.interface = interface
         self.surroundings = surroundings
         self.events = events
         self.drops = drops
@@ -92,15 +90,16 @@ class Node:
         self.tunnel_public_key_base64 = base64.b64encode(identity.tunnel_public_key).decode()
         self.table = PeerTable()
         self.stop_requested = asyncio.Event()
-        self._move_address = move_address
         self._identity = identity
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
         self._last_stranger = -STRANGER_PAUSE_S
         self._background: set[asyncio.Task[None]] = set()
         self._surveyed = asyncio.Event()
+        self._random_bytes = random_bytes
+        self._topics: dict[int, Topic] = {}
         self.tunnels = Tunnels(
             device=Device(identity.tunnel_private_key, random_bytes, drops=drops),
-            engine=engine,
+            engine=local_end.engine,
             table=self.table,
             send=port.send,
             drops=drops,
@@ -109,17 +108,7 @@ class Node:
         self.liveness = Liveness(
             send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
         )
-        self.members = Members(
-            network_id=config.network_id,
-            identity=identity,
-            session_nonce=self._session_nonce,
-            table=self.table,
-            tunnels=self.tunnels,
-            surroundings=surroundings,
-            make_agent=make_agent,
-            changed=self._peer_changed,
-            drops=drops,
-        )
+        self.members = self._make_members(make_agent)
         self.stock = StockPeers(
             config.network_directory / "stock-peers.json",
             network_id=config.network_id,
@@ -127,34 +116,56 @@ class Node:
             tunnels=self.tunnels,
             random_bytes=random_bytes,
         )
-        self.announcer = Announcer(
-            directory=directory,
-            identity=identity,
-            topic_at=self._topic_at,
-            record=self._record,
-            random_bytes=random_bytes,
-            published=self._published,
-        )
-        self.finder = Finder(
-            directory=directory,
-            topic_at=self._topic_at,
-            roster=Roster(),
-            own_node_key=identity.node_key,
-            member_found=self._member_found,
-            member_expired=self.members.record_expired,
-            drops=drops,
-        )
-        self._memory = Memory(
-            RememberedPeers(config.network_directory / "peers.json"),
-            RememberedContacts(config.network_directory / "contacts.json"),
-            members=self.members,
-            tunnels=self.tunnels,
-            known_contacts=directory.contacts,
-        )
+        self.announcer = self._make_announcer()
+        self.finder = self._make_finder()
         self.clock = ClockComparison(ask=lambda: directory.ask_time(directory.contacts()), say=events.say)
-        self._topics: dict[int, Topic] = {}
+        self._memory = self._make_memory()
+        local_end.listener = self
         port.on_tunnel(self.tunnels.datagram_received)
         port.stun.on_unanswered_check(self.members.checked)
+
+    def _make_members(self, make_agent: AgentMaker) -> Members:
+        return Members(
+            network_id=self.config.network_id,
+            identity=self._identity,
+            session_nonce=self._session_nonce,
+            table=self.table,
+            tunnels=self.tunnels,
+            surroundings=self.surroundings,
+            make_agent=make_agent,
+            changed=self._peer_changed,
+            drops=self.drops,
+        )
+
+    def _make_announcer(self) -> Announcer:
+        return Announcer(
+            directory=self.directory,
+            identity=self._identity,
+            topic_at=self._topic_at,
+            record=self._record,
+            random_bytes=self._random_bytes,
+            published=self._published,
+        )
+
+    def _make_finder(self) -> Finder:
+        return Finder(
+            directory=self.directory,
+            topic_at=self._topic_at,
+            roster=Roster(),
+            own_node_key=self._identity.node_key,
+            member_found=self._member_found,
+            member_expired=self.members.record_expired,
+            drops=self.drops,
+        )
+
+    def _make_memory(self) -> Memory:
+        return Memory(
+            RememberedPeers(self.config.network_directory / "peers.json"),
+            RememberedContacts(self.config.network_directory / "contacts.json"),
+            members=self.members,
+            tunnels=self.tunnels,
+            known_contacts=self.directory.contacts,
+        )
 
     async def run(self) -> None:
         """Find and connect everyone, until cancelled or ``stop_requested``."""
@@ -242,7 +253,6 @@ class Node:
 
     def engine_replaced(self, engine: EngineProcess) -> None:
         """The engine died and ``engine`` is the new one: sessions come back by new handshakes."""
-        self.engine = engine
         self.engine_restarts += 1
         self.tunnels.use_engine(engine)
         self.events.say("warning", "the engine process ended unexpectedly and was started again")
@@ -294,9 +304,8 @@ class Node:
 
     def _member_found(self, opened: OpenedRecord) -> None:
         self.members.record_arrived(opened.record, opened.sequence)
-        held = self.claim.address
         if self.claim.settle(self.members.claims(), time.time()):
-            self._in_background(self._move_address(held, self.claim.address))
+            self._in_background(self.local_end.move(self.claim.address))
             self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
             self.announcer.announce()
 
@@ -361,4 +370,12 @@ class Node:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SystemRefusedError):
+            self.events.say("warning", str(error))
+        elif error is not None:
+            log.error("a background task failed", exc_info=error)

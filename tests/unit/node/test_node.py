@@ -84,13 +84,13 @@ class Bench:
             claim=OwnClaim(directory / "claim.json", network_id, identity.node_key, 1_800_000_000.0),
             port=self._port(),
             directory=self.directory,  # type: ignore[arg-type]
-            engine=SimpleNamespace(pid=1),  # type: ignore[arg-type]
-            interface="dhtvpn0",
+            local_end=SimpleNamespace(  # type: ignore[arg-type]
+                engine=SimpleNamespace(pid=1), interface="dhtvpn0", move=self._move_address
+            ),
             surroundings=Surroundings(
                 network_id=network_id, port=4690, host_addresses=self._no_addresses, survey=self._survey
             ),
             make_agent=lambda *_: None,  # type: ignore[arg-type]
-            move_address=self._move_address,
             events=Events(lambda kind, text: self.said.append((kind, text))),
             drops=self.drops,
             random_bytes=os.urandom,
@@ -108,7 +108,7 @@ class Bench:
     async def _survey(self, servers: Sequence[Endpoint], own: Sequence[Any]) -> Survey:
         return Survey(self.mapping, self.public)
 
-    async def _move_address(self, held: IPv4Address, address: IPv4Address) -> None:
+    async def _move_address(self, address: IPv4Address) -> None:
         raise AssertionError("nobody disputes the address")
 
     def clock_warnings(self) -> list[str]:
