@@ -88,9 +88,10 @@ class LocalEnd:
     async def move(self, address: IPv4Address) -> None:
         """Give up the present IPv4 address for ``address``. Raises SystemRefusedError."""
         held, self._ipv4 = self._ipv4, address
+        # In this order: the kernel makes a second address of one subnet depend on the first.
+        await links.remove_address(self._tun.name, self._on_link(held))
         await links.add_address(self._tun.name, self._on_link(address))
         self.engine.configure([address, self._ipv6], MTU)
-        await links.remove_address(self._tun.name, self._on_link(held))
 
     async def close(self) -> None:
         """End the engine, then the device: its addresses and routes go with it."""

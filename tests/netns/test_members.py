@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from joined import eventually, join_all, overlay, peer_of, pings, status, wait_connected
+from joined import eventually, join_all, log_text, overlay, peer_of, pings, status, wait_connected
 
+from dhtvpn import identity
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.network import Network
 from dhtvpn.lab.topology import PUBLIC_SEGMENT, Topology
+from dhtvpn.membership.addresses import ipv4_address
+from dhtvpn.membership.network_id import NetworkId
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]
@@ -162,6 +165,38 @@ def test_a_public_member_is_bootstrap_node_enough(lab: Lab) -> None:
     network.join("phone", network_id, bootstraps=(first,))
     wait_connected(laptop, 2)
     assert pings(laptop, overlay(network.node("phone"))[0]).returncode == 0
+
+
+def test_two_members_that_draw_one_address_settle_it(lab: Lab) -> None:
+    """Both have the same IPv4 address at first; the younger one moves, and everything works."""
+    network = lab(topologies.PUBLIC)
+    network.start_bootstraps()
+    members = [network.node(name) for name in ("server", "desk")]
+    network_id = NetworkId.decode(members[0].cli("create", "lab", "--ipv4", "10.9.8.0/29").stdout.split()[0])
+    seeds = _seeds_with_one_address(network_id)
+    for machine, seed in zip(members, seeds, strict=True):
+        directory = machine.state_dir / "networks" / "lab"
+        directory.mkdir(parents=True, exist_ok=True)
+        identity.load_or_create(directory / "identity.json", lambda _, seed=seed: seed)
+        network.join(machine.name, network_id.encode(), "--network", "lab")
+    server, desk = members
+    wait_connected(server, 1)
+    eventually(lambda: overlay(server)[0] != overlay(desk)[0], "the younger one has moved")
+    assert "moved to" in log_text(desk) and "moved to" not in log_text(server)
+    eventually(lambda: peer_of(server, "desk")["ipv4"] == overlay(desk)[0], "the others know")
+    assert pings(server, overlay(desk)[0]).returncode == 0
+    assert pings(desk, overlay(server)[0]).returncode == 0
+
+
+def _seeds_with_one_address(network_id: NetworkId) -> tuple[bytes, bytes]:
+    seen: dict[object, bytes] = {}
+    for number in range(100):
+        seed = number.to_bytes(32, "big")
+        address = ipv4_address(network_id, identity.Identity.from_seed(seed).node_key)
+        if address in seen:
+            return seen[address], seed
+        seen[address] = seed
+    raise AssertionError("six addresses and a hundred keys without a collision")
 
 
 def test_ping_and_peers_commands(lab: Lab) -> None:
