@@ -1,9 +1,11 @@
 """Getting into the DHT and staying in it: bootstrap addresses, remembered contacts, retries."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.endpoint import Endpoint, split_host_port
@@ -25,6 +27,8 @@ async def resolve(names: Sequence[str], families: frozenset[int]) -> list[Endpoi
 
     async def look_up(text: str) -> list[Endpoint]:
         host, port = split_host_port(text, DEFAULT_PORT)
+        with contextlib.suppress(ValueError):
+            return [Endpoint(str(ip_address(host)), port)]
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError) as error:
@@ -65,19 +69,22 @@ class Bootstrapper:
 
     async def run(self) -> None:
         """Bootstrap, again whenever the table has run empty; until cancelled."""
-        failures = 0
+        failures, said = 0, False
         while True:
             endpoints = await self.endpoints()
             answered = await self._directory.bootstrap(endpoints) if endpoints else 0
             if answered or self._directory.size:
                 failures = 0
-                known = self._directory.size
-                self._say("directory", f"in the DHT: {known} other node{'' if known == 1 else 's'} known")
+                if not said:
+                    known = self._directory.size
+                    self._say("directory", f"in the DHT: {known} other node{'' if known == 1 else 's'} known")
+                said = True
                 self._answered()
                 await self._until_empty()
                 continue
             pause = RETRY_S[min(failures, len(RETRY_S) - 1)]
             failures += 1
+            said = False
             if failures in (1, 4) or failures % 20 == 0:
                 self._say("warning", self._nobody_answers(endpoints, pause))
             await asyncio.sleep(pause)
