@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from dhtvpn.discovery.directory import Directory
+from dhtvpn.errors import DecodeError
 from dhtvpn.identity import Identity
 from dhtvpn.records.envelope import seal
 from dhtvpn.records.epochs import publish_epochs
@@ -85,7 +86,12 @@ class Announcer:
             envelope = seal(
                 record, topic, self._identity, self._sequence, int(now) + LIFETIME_S, self._random_bytes
             )
-            confirmed[epoch] = await self._directory.publish(topic.dht_key, envelope)
+            try:
+                confirmed[epoch] = await self._directory.publish(topic.dht_key, envelope)
+            except DecodeError as error:
+                # The clock jumped since the lines above, as after a suspend: the next round is soon.
+                log.warning("our own record is refused (%s): trying again", error)
+                confirmed[epoch] = 0
         self.confirmed = confirmed
         self._published(min(confirmed.values()))
         return min(confirmed.values())

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from dhtvpn import files
-from dhtvpn.errors import DamagedStateError
+from dhtvpn.errors import DamagedStateError, SystemRefusedError
 from dhtvpn.membership.addresses import MAX_ATTEMPTS, Claim, ipv4_address, settle
 from dhtvpn.membership.network_id import NetworkId
 
@@ -45,12 +45,16 @@ class OwnClaim:
         """Move on when one of ``others`` holds our address by the better claim. Returns whether we moved.
 
         Where every attempt is taken the claim stays as it is: peers then give the address to the other.
+        A disk that refuses the new claim costs only its memory: it is settled again after a restart.
         """
         settled = settle(self._network_id, self._claim, others, unix_time)
         if settled is None or settled == self._claim:
             return False
         self._claim = settled
-        self._write()
+        try:
+            self._write()
+        except SystemRefusedError as error:
+            log.warning("%s", error)
         return True
 
     def _read(self, node_key: bytes) -> Claim | None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.errors import TimedOutError
+from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.mesh.peers import Occasion, Peer
 from dhtvpn.node.tunnels import Tunnels
@@ -68,12 +68,14 @@ class Connector:
         make_agent: AgentMaker,
         own_candidates: Callable[[], Sequence[Candidate]],
         changed: Callable[[Peer], None],
+        negotiations: asyncio.Semaphore,
     ) -> None:
         self.peer = peer
         self._tunnels = tunnels
         self._make_agent = make_agent
         self._own_candidates = own_candidates
         self._changed = changed
+        self._negotiations = negotiations
         self._credentials: PairCredentials | None = None
         self._candidates: Sequence[Candidate] = ()
         self._nonce: bytes | None = None
@@ -172,7 +174,7 @@ class Connector:
         """Both ways at once, until the session is up or both have failed."""
         ways = [asyncio.create_task(self._knock(session))]
         if self._credentials is not None:
-            ways.append(asyncio.create_task(self._negotiate(self._credentials, session)))
+            ways.append(asyncio.create_task(self._negotiate_in_turn(self._credentials, session)))
         try:
             await asyncio.gather(*ways)
         finally:
@@ -186,11 +188,20 @@ class Connector:
             if await _wait(session, KNOCK_INTERVAL_S):
                 return
 
+    async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
+        async with self._negotiations:
+            await self._negotiate(credentials, session)
+
     async def _negotiate(self, credentials: PairCredentials, session: asyncio.Event) -> None:
         if self.known_endpoints and await _wait(session, GRACE_S):
             return
         await self._release_agent()
-        agent = self._agent = self._make_agent(credentials, self._own_candidates(), self._candidates)
+        try:
+            agent = self._make_agent(credentials, self._own_candidates(), self._candidates)
+        except UsageError as error:
+            log.warning("peer %s: %s", self.peer.id, error)
+            return
+        self._agent = agent
         finding = asyncio.create_task(agent.connect(ICE_DEADLINE_S))
         done = asyncio.create_task(session.wait())
         try:

@@ -1,5 +1,6 @@
 """Turns verified records into peers: one place where the roster, the peer table and the paths meet."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.record import EndpointRecord
 
 log = logging.getLogger(__name__)
+
+MAX_NEGOTIATIONS = 64
+"""ICE attempts at once: a whole network of the size that connects at once, and a
+bound on the checks that made-up members can make us send."""
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Members:
         self._changed = changed
         self._drops = drops
         self._members: dict[bytes, Member] = {}
+        self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
 
     def all(self) -> list[Member]:
         return list(self._members.values())
@@ -127,6 +133,10 @@ class Members:
         except DecodeError as error:
             self._drops.count("record", error.reason)
             return None
+        if tunnel_key in self._table:
+            # Two node keys can share a tunnel key (they differ in a sign); the one known first stays.
+            self._drops.count("record", "tunnel_key_taken")
+            return None
         peer = self._table.add(
             tunnel_key=tunnel_key,
             node_key=claim.node_key,
@@ -144,6 +154,7 @@ class Members:
             make_agent=self._make_agent,
             own_candidates=self._surroundings.candidates,
             changed=self._changed,
+            negotiations=self._negotiations,
         )
         member = Member(peer, connector, claim)
         self._members[claim.node_key] = member

@@ -263,7 +263,11 @@ class Node:
         servers = await bootstrapper.endpoints()
         for number in range(1 << 62):
             known = self.directory.contacts()
-            changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
+            try:
+                changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
+            except SystemRefusedError as error:
+                self.events.say("warning", str(error))
+                changed = False
             self.directory.read_only = self.surroundings.mapping is not Mapping.NONE
             if changed:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)

@@ -48,14 +48,17 @@ class Surroundings:
     async def look(self, servers: Sequence[Endpoint]) -> bool:
         """Read the host's addresses, survey through ``servers``; return whether the candidates changed.
 
-        An unanswered survey changes nothing: what was learnt before is still the best guess.
+        An unanswered survey changes nothing: what was learnt before is still the best guess. Servers are
+        strangers: an endpoint that nobody could send to, such as a group's, is left out. Raises
+        SystemRefusedError when the kernel does not tell the addresses.
         """
         before = self.candidates()
         addresses = await self._host_addresses()
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
         survey = await self._ask(servers, addresses)
-        if survey.public_endpoints:
-            self.public_endpoints = tuple(survey.public_endpoints)
+        public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
+        if public:
+            self.public_endpoints = public
             self.mapping = survey.mapping
         return self.candidates() != before
 

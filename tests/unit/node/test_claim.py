@@ -52,3 +52,17 @@ def test_a_damaged_file_is_kept_and_the_claim_begins_anew(tmp_path: Path) -> Non
 def test_a_directory_that_refuses_is_said(tmp_path: Path) -> None:
     with pytest.raises(SystemRefusedError, match=r"claim\.json"):
         OwnClaim(tmp_path / "missing" / "claim.json", NETWORK_ID, OWN, 100.0)
+
+
+def test_a_full_disk_does_not_stop_the_move(
+    tmp_path: Path, rival: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = OwnClaim(tmp_path / "claim.json", NETWORK_ID, OWN, 100.0)
+    held = claim.address
+
+    def refuse(*_: object) -> None:
+        raise SystemRefusedError("no space left")
+
+    monkeypatch.setattr("dhtvpn.files.write_json", refuse)
+    assert claim.settle([rival], 200.0)
+    assert claim.address != held

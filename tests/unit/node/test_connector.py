@@ -8,7 +8,7 @@ from typing import Any
 from virtual_time import run
 
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.errors import TimedOutError
+from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials, ice_credentials
 from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
 from dhtvpn.node import connector as module
@@ -64,7 +64,12 @@ class FakeAgent:
 class Bench:
     """One connector on fakes."""
 
-    def __init__(self, path: Endpoint | None = THERE, delay_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        path: Endpoint | None = THERE,
+        delay_s: float = 0.1,
+        negotiations: asyncio.Semaphore | None = None,
+    ) -> None:
         peer = PeerTable().add(
             tunnel_key=bytes(32),
             node_key=bytes([9]) * 32,
@@ -79,15 +84,19 @@ class Bench:
         self.agents: list[FakeAgent] = []
         self.states: list[PeerState] = []
         self.path, self.delay_s = path, delay_s
+        self.refuse_agents = False
         self.connector = Connector(
             peer,
             tunnels=self.tunnels,  # type: ignore[arg-type]
             make_agent=self._make_agent,
             own_candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
             changed=lambda peer: self.states.append(peer.state),
+            negotiations=negotiations or asyncio.Semaphore(2),
         )
 
     def _make_agent(self, *_: Any) -> FakeAgent:
+        if self.refuse_agents:
+            raise UsageError("more agents than the port takes")
         assert all(agent.closed for agent in self.agents), "two agents would answer to the same credentials"
         self.agents.append(FakeAgent(self.path, self.delay_s))
         return self.agents[-1]
@@ -217,6 +226,33 @@ async def test_a_lost_path_and_a_check_by_the_peer_both_start_again() -> None:
     await asyncio.sleep(1)
     assert len(bench.agents) == 3
     await bench.connector.close()
+
+
+@scenario
+async def test_a_port_with_too_many_agents_is_tried_again_later() -> None:
+    bench = Bench()
+    bench.refuse_agents = True
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(5)
+    assert not bench.tunnels.asked
+    bench.refuse_agents = False
+    await asyncio.sleep(10)
+    assert THERE in bench.asked("aim")
+    await bench.connector.close()
+
+
+@scenario
+async def test_attempts_take_turns() -> None:
+    turns = asyncio.Semaphore(1)
+    first, second = Bench(path=None, negotiations=turns), Bench(negotiations=turns)
+    for bench in (first, second):
+        bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(module.ICE_DEADLINE_S - 1)
+    assert first.agents and not second.agents
+    await asyncio.sleep(2)
+    assert second.agents
+    for bench in (first, second):
+        await bench.connector.close()
 
 
 @scenario

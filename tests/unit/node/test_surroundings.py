@@ -1,0 +1,105 @@
+"""What the outside sees of a node: candidates from its own addresses and from what strangers say."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from virtual_time import run
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.membership.addresses import ipv4_network, ipv6_network
+from dhtvpn.membership.network_id import Mode, NetworkId
+from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind, EndpointRecord
+
+NETWORK_ID = NetworkId(Mode.OPEN, bytes([1]) * 32, bytes([2]) * 32, None)
+PORT = 4000
+SERVER = Endpoint("198.18.0.1", 4690)
+SEEN = Endpoint("198.18.5.5", 777)
+
+
+class World:
+    """The machine's addresses, and what STUN servers say."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = list(hosts)
+        self.answer = Survey(Mapping.UNKNOWN, [])
+        self.around = Surroundings(
+            network_id=NETWORK_ID, port=PORT, host_addresses=self._addresses, survey=self._survey
+        )
+
+    async def _addresses(self) -> Sequence[IPv4Address | IPv6Address]:
+        return [ip_address(host) for host in self.hosts]
+
+    async def _survey(self, servers: Sequence[Endpoint], own: Sequence[IPv4Address | IPv6Address]) -> Survey:
+        assert list(servers) == [SERVER] and list(own) == await self._addresses()
+        return self.answer
+
+    def look(self) -> bool:
+        return bool(run(self.around.look([SERVER])))
+
+    def record(self) -> EndpointRecord:
+        """The record with these candidates: raises ValueError where others would refuse it."""
+        return EndpointRecord(
+            node_key=bytes(32),
+            name="desk",
+            session_nonce=bytes(16),
+            candidates=self.around.candidates(),
+            ipv4_attempt=0,
+            since=0,
+            features=0,
+        )
+
+
+def test_reflexive_candidates_come_first_and_are_kept_when_nobody_answers() -> None:
+    world = World("192.168.1.5", "2001:db8::5")
+    world.answer = Survey(Mapping.ENDPOINT_INDEPENDENT, [SEEN])
+    assert world.look()
+    assert world.around.candidates() == (
+        Candidate(SEEN, CandidateKind.REFLEXIVE),
+        Candidate(Endpoint("192.168.1.5", PORT), CandidateKind.HOST),
+        Candidate(Endpoint("2001:db8::5", PORT), CandidateKind.HOST),
+    )
+    world.answer = Survey(Mapping.UNKNOWN, [])
+    assert not world.look()
+    assert world.around.mapping is Mapping.ENDPOINT_INDEPENDENT
+
+
+def test_without_nat_the_host_candidate_is_not_said_twice() -> None:
+    world = World("198.18.5.5")
+    world.answer = Survey(Mapping.NONE, [Endpoint("198.18.5.5", PORT)])
+    world.look()
+    assert [candidate.kind for candidate in world.around.candidates()] == [CandidateKind.HOST]
+
+
+@pytest.mark.parametrize(
+    "lie", ["224.0.0.1", "255.255.255.255", "0.0.0.0", "127.0.0.1", "240.0.0.1", "ff02::1", "::", "::1"]
+)
+def test_a_stun_server_that_lies_cannot_spoil_the_record(lie: str) -> None:
+    world = World("192.168.1.5")
+    world.answer = Survey(Mapping.UNKNOWN, [Endpoint(lie, 9), SEEN])
+    world.look()
+    assert {candidate.endpoint.host for candidate in world.record().candidates} == {
+        "192.168.1.5",
+        "198.18.5.5",
+    }
+    world.answer = Survey(Mapping.UNKNOWN, [Endpoint(lie, 9)])
+    assert not world.look()
+
+
+def test_addresses_inside_the_overlay_are_no_way_to_reach_it() -> None:
+    inside = [str(ipv4_network(NETWORK_ID)[5]), str(ipv6_network(NETWORK_ID)[5])]
+    world = World(*inside, "192.168.1.5")
+    world.look()
+    assert [candidate.endpoint.host for candidate in world.around.candidates()] == ["192.168.1.5"]
+    offered = [Candidate(Endpoint(host, 9), CandidateKind.HOST) for host in (*inside, "192.0.2.1")]
+    assert world.around.usable(offered) == offered[2:]
+
+
+def test_a_machine_with_many_addresses_publishes_what_fits() -> None:
+    world = World(*(f"192.168.1.{number}" for number in range(1, 40)))
+    world.answer = Survey(Mapping.UNKNOWN, [SEEN])
+    world.look()
+    assert len(world.record().candidates) == MAX_CANDIDATES
+    assert world.around.candidates()[0].endpoint == SEEN
