@@ -1,16 +1,25 @@
 """For every test: no unexpected ERROR in the log, nothing left behind, and hypothesis without a database."""
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 settings.register_profile(
     "dhtvpn", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("dhtvpn")
+_home = tempfile.TemporaryDirectory(prefix="dhtvpn-hypothesis-")
+set_hypothesis_home_dir(_home.name)
+
+
+def pytest_unconfigure() -> None:
+    """What hypothesis writes down goes with the run."""
+    _home.cleanup()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import NotFoundError
 
 MAX_PEERS = 1024
-"""Members held in the table. A node connects to at most this many at once (design.md section 3)."""
+"""Members held in the table. Networks larger than that need sharded topics."""
 
 
 class PeerState(Enum):

@@ -1,6 +1,6 @@
 """Publishes this node's endpoint record: at once when it changes, and before the stored copies age out.
 
-Only the publisher republishes (libraries.md of the design: holders that republish roll values back), so
+Only the publisher republishes (a holder that republishes can roll a newer value back), so
 a record that is not renewed here is gone at its signed expiry.
 """
 
