@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES, Kind, classify
+from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
 from dhtvpn.nat.stun_router import StunRouter
 
@@ -31,6 +32,8 @@ _SEND_DROPS = {
     errno.EMSGSIZE: "send_too_long",
 }
 
+_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.STUN))
+
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
 
@@ -48,6 +51,7 @@ class UdpPort:
         self._buffer = bytearray(MAX_DATAGRAM)
         self._view = memoryview(self._buffer)
         self._closed = False
+        self._heard_at = HeardAt()
         self._loop = asyncio.get_running_loop()
         self.stun = StunRouter(drops)
         self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self.stun.handle_datagram}
@@ -133,7 +137,20 @@ class UdpPort:
 
     def send_dht(self, data: bytes, endpoint: Endpoint) -> bool:
         """Send a DHT datagram: the prefix byte is put before ``data``."""
-        return self.send(DHT_PREFIX_BYTES + data, endpoint)
+        return self.answer(DHT_PREFIX_BYTES + data, endpoint)
+
+    def answer(self, data: bytes, endpoint: Endpoint) -> bool:
+        """Like :meth:`send`, from the address at which ``endpoint`` was last heard, if it was."""
+        ancillary = self._heard_at.answer_to(endpoint)
+        control = self._sockets.control.get(6 if endpoint.is_ipv6 else 4)
+        if ancillary and control is not None:
+            try:
+                control.sendmsg([data], ancillary, 0, endpoint)
+            except OSError:
+                self._heard_at.forget(endpoint)  # an address that was taken away: the kernel chooses
+            else:
+                return True
+        return self.send(data, endpoint)
 
     def close(self) -> None:
         """Stop reading and close every socket, the engine's included. May be called twice."""
@@ -150,16 +167,19 @@ class UdpPort:
             if self._closed:
                 return
             try:
-                size, address = control.recvfrom_into(self._buffer)
+                size, ancillary, _, address = control.recvmsg_into([self._buffer], ANCILLARY_SIZE)
             except BlockingIOError:
                 return
             except OSError:
                 self.drops.count("port", "receive_failed")
                 continue
-            self._handle_datagram(bytes(self._view[:size]), Endpoint.from_socket(address))
+            source = Endpoint.from_socket(address)
+            self._handle_datagram(bytes(self._view[:size]), source, ancillary)
 
-    def _handle_datagram(self, data: bytes, source: Endpoint) -> None:
+    def _handle_datagram(self, data: bytes, source: Endpoint, ancillary: Ancillary) -> None:
         kind = classify(data)
+        if kind in _ANSWERED_FROM_WHERE_HEARD:
+            self._heard_at.remember(source, ancillary)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(data, source)

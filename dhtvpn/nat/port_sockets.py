@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass, field
 
 from dhtvpn.errors import SystemRefusedError
+from dhtvpn.nat.heard_at import tell_addresses
 from dhtvpn.nat.reuseport import attach_filter
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def _bind_alone(family: int, host: str, port: int) -> socket.socket | None:
         raise SystemRefusedError(f"cannot open a UDP socket ({error.strerror})") from error
     try:
         _set_options(opened, family, CONTROL_BUFFER)
+        tell_addresses(opened, family)
         opened.bind((host, port))
     except OSError as error:
         opened.close()

@@ -89,7 +89,7 @@ class StunService:
             return
         self.answered += 1
         fingerprint = "FINGERPRINT" in message.attributes  # RFC 8489 section 14.7
-        self._port.send(binding_response(message.transaction_id, source, fingerprint), source)
+        self._port.answer(binding_response(message.transaction_id, source, fingerprint), source)
 
     def close(self) -> None:
         self._port.stun.on_binding_request(None)

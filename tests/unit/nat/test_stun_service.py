@@ -20,7 +20,7 @@ class SilentPort:
         self.stun = StunRouter(self.drops)
         self.sent: list[tuple[bytes, Endpoint]] = []
 
-    def send(self, data: bytes, endpoint: Endpoint) -> bool:
+    def answer(self, data: bytes, endpoint: Endpoint) -> bool:
         self.sent.append((data, endpoint))
         return True
 
