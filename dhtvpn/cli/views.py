@@ -29,6 +29,7 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     seen_at = ", ".join(nat["public_endpoints"]) or "public endpoint not known"
     facts.add_row("NAT", _text(f"{nat['mapping']}; {seen_at}"))
     facts.add_row("DHT", _text(f"{dht['nodes']} nodes, record stored at {dht['records_published']}"))
+    facts.add_row("Engine", _text(_engine(document["engine"])))
     facts.add_row("Up", _text(duration(document["uptime_s"])))
     if dropped := document.get("drops"):
         facts.add_row("Dropped", _text(_drops(dropped)))
@@ -153,6 +154,15 @@ def _drops(counts: Mapping[str, int]) -> str:
     return shown + (
         f", and {len(largest) - MAX_DROPS_SHOWN} more kinds" if len(largest) > MAX_DROPS_SHOWN else ""
     )
+
+
+def _engine(engine: Mapping[str, Any]) -> str:
+    """Its offloads, and that it has died, where it has."""
+    offloads = ", ".join(engine["offloads"])
+    words = f"offloads: {offloads}" if offloads else "plain packets, no offloads"
+    if restarts := engine["restarts"]:
+        words += f"; ended unexpectedly {'once' if restarts == 1 else f'{restarts} times'}, started again"
+    return words
 
 
 def _text(value: object, style: str = "") -> Text:

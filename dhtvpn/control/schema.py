@@ -76,6 +76,15 @@ class PeerPart(TypedDict):
     last_handshake_s: float | None
 
 
+class EnginePart(TypedDict):
+    """The engine process. ``restarts``: how often it has ended and was started again; ``offloads``: those of
+    docs/protocol/engine.md that are on."""
+
+    pid: int
+    restarts: int
+    offloads: list[str]
+
+
 class StatusDocument(TypedDict):
     """What ``GET /v1/status`` answers and ``dhtvpn status --json`` prints."""
 
@@ -85,7 +94,7 @@ class StatusDocument(TypedDict):
     dht: DhtPart
     peers: list[PeerPart]
     drops: dict[str, int]
-    engine: dict[str, Any]
+    engine: EnginePart
     uptime_s: float
 
 

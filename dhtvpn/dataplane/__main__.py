@@ -16,6 +16,7 @@ from dhtvpn.dataplane.device import DescriptorDevice
 from dhtvpn.dataplane.engine import Engine
 from dhtvpn.dataplane.loop import serve
 from dhtvpn.dataplane.messages import Ready
+from dhtvpn.dataplane.offloads import socket_offloads
 from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.errors import DhtVpnError, UsageError
 
@@ -59,7 +60,7 @@ def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
         return
     engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
     channel.drops = engine.drops
-    channel.send(Ready())
+    channel.send(Ready(socket_offloads(sockets, segments.values(), receive=receive)))
     serve(engine, channel, options["--tun-fd"], sockets if receive else ())
 
 

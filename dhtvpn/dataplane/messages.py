@@ -23,6 +23,17 @@ Network = IPv4Network | IPv6Network
 MAX_MESSAGE: Final = 128 * 1024  # bytes, ours: under the kernel's 208 KiB default for one AF_UNIX message
 MAX_FRAME: Final = 16 * 1024  # bytes of one control frame, ours: many times what any frame needs
 KEY_SIZE: Final = 32
+OFFLOADS: Final = (
+    "vnet_header",  # packets stand behind a virtio header at the device
+    "tso4",  # trains of TCP segments at the device, IPv4
+    "tso6",  # the same for IPv6
+    "uso",  # trains of UDP datagrams at the device
+    "udp_segment",  # runs of datagrams are sent with one call (UDP_SEGMENT)
+    "udp_gro",  # runs are received with one call (UDP_GRO)
+    "kernel_demux",  # the kernel steers data messages to the engine's sockets
+    "aes",  # AES instructions: AES-256-GCM where the peer has them too
+)
+"""What may help an engine to move packets, in the order in which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,9 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine runs. Sent once, first."""
+    """The engine runs. Sent once, first. ``offloads`` are those of :data:`OFFLOADS` that are on."""
+
+    offloads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +241,12 @@ def _load_network(value: Any) -> Network:
     return ip_network((address, prefix_length))
 
 
+def _load_offload(value: Any) -> str:
+    if type(value) is not str or value not in OFFLOADS:
+        raise ValueError
+    return value
+
+
 def _load_counts(value: Any) -> dict[str, int]:
     if type(value) is not dict:
         raise ValueError
@@ -267,6 +286,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "keepalive_received": _FLAG,
     "rx_bytes": _NUMBER,
     "tx_bytes": _NUMBER,
+    "offloads": _tuple_of(_same, _load_offload),
     "counts": _Codec(_same, _load_counts),
 }
 _FIELD_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in _NAME_OF}

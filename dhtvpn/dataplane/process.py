@@ -65,6 +65,8 @@ class EngineProcess:
         self._waiting: deque[bytes] = deque()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._closed = False
+        self.offloads: tuple[str, ...] = ()
+        """Those of messages.OFFLOADS that are on."""
         self._loop.add_reader(channel, self._readable)
         self._watch = asyncio.create_task(self._watch_exit(), name="engine exit")
 
@@ -225,6 +227,7 @@ class EngineProcess:
             if not isinstance(event, Ready):
                 self._on_event(event)
             elif not self._ready.done():
+                self.offloads = event.offloads
                 self._ready.set_result(None)
 
     async def _watch_exit(self) -> None:

@@ -40,7 +40,11 @@ def status_document(node: "Node") -> dict[str, Any]:
             "records_stored": node.directory.stored,
             "clock_offset_s": None if node.clock.offset_s is None else round(node.clock.offset_s),
         },
-        "engine": {"pid": node.local_end.engine.pid, "restarts": node.engine_restarts, "offloads": []},
+        "engine": {
+            "pid": node.local_end.engine.pid,
+            "restarts": node.engine_restarts,
+            "offloads": list(node.local_end.engine.offloads),
+        },
         "uptime_s": round(time.monotonic() - node.started, 1),
         "peers": [peer_document(node, peer) for peer in node.table.all()],
         "drops": node.drops.as_dict(),

@@ -58,7 +58,7 @@ class FakeNode:
             "dht": {"nodes": 3, "records_published": 2},
             "peers": self.peers,
             "drops": {"record.signature": 2, "nat.stun": 1},
-            "engine": {"offload": False},
+            "engine": {"pid": 7, "restarts": 2, "offloads": ["udp_segment", "udp_gro"]},
             "uptime_s": 3725.5,
         }
 

@@ -56,7 +56,16 @@ def test_status(cli: Cli, start_node: StartNode) -> None:
     assert json.loads(cli("status", "--json").stdout) == running.node.status()
     text = cli("status").stdout
     assert fits(text)
-    for part in ("home", "10.77.0.1", "dhtvpn0", "endpoint-independent", "laptop", "connected", "123 ms"):
+    for part in (
+        "home",
+        "10.77.0.1",
+        "dhtvpn0",
+        "endpoint-independent",
+        "laptop",
+        "connected",
+        "123 ms",
+        "udp_gro",
+    ):
         assert part in text
 
 

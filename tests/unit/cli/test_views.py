@@ -31,6 +31,19 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("offloads", "restarts", "text"),
+    [
+        ([], 0, "plain packets, no offloads"),
+        (["udp_gro", "aes"], 0, "offloads: udp_gro, aes"),
+        (["aes"], 1, "offloads: aes; ended unexpectedly once, started again"),
+        ([], 3, "plain packets, no offloads; ended unexpectedly 3 times, started again"),
+    ],
+)
+def test_engine(offloads: list[str], restarts: int, text: str) -> None:
+    assert views._engine({"pid": 7, "offloads": offloads, "restarts": restarts}) == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(None, "-"), (0.04, "0.0 ms"), (12.34, "12.3 ms"), (250.4, "250 ms")]
 )
 def test_milliseconds(value: float | None, text: str) -> None:

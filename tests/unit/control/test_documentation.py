@@ -14,6 +14,7 @@ PARTS = (
     schema.NodePart,
     schema.NatPart,
     schema.DhtPart,
+    schema.EnginePart,
     schema.PeerPart,
     schema.PingReply,
     schema.ProgressEvent,

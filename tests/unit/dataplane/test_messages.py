@@ -26,6 +26,7 @@ COMMANDS: list[m.Command] = [
 ]
 EVENTS: list[m.Event | m.Ready] = [
     m.Ready(),
+    m.Ready(m.OFFLOADS),
     m.ControlFrame(1, b"\x02", V4),
     m.Activity(1, True, False, 1 << 40, 0, V6, False, True),
     m.Activity(1, True, False, 0, 0, None),
@@ -104,6 +105,9 @@ def altered(**changes: object) -> bytes:
         (cbor2.dumps({"kind": "configure", "mtu": 1420, "local_addresses": ["10.0.0.1"]}), "field"),
         (cbor2.dumps({"kind": "drop_counts", "counts": {"a": "b"}}), "field"),
         (cbor2.dumps({"kind": "drop_counts", "counts": []}), "field"),
+        (cbor2.dumps({"kind": "ready", "offloads": ["magic"]}), "field"),
+        (cbor2.dumps({"kind": "ready", "offloads": [b"aes"]}), "field"),
+        (cbor2.dumps({"kind": "ready", "offloads": "aes"}), "field"),
         (cbor2.dumps({"kind": "send", "peer": 1, "plaintext": bytes(m.MAX_FRAME + 1)}), "field"),
         (altered(send_key=b"short"), "field"),
         (altered(local_index=1 << 32), "field"),

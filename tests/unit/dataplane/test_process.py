@@ -18,8 +18,9 @@ from engines_in_memory import INDEX_A, INDEX_B, KEY_A, KEY_B, ipv4
 
 from dhtvpn.dataplane import process
 from dhtvpn.dataplane.__main__ import parse_arguments
-from dhtvpn.dataplane.messages import Activity, ControlFrame, DropCounts, Event, KeypairConfirmed
+from dhtvpn.dataplane.messages import OFFLOADS, Activity, ControlFrame, DropCounts, Event, KeypairConfirmed
 from dhtvpn.dataplane.process import EngineProcess
+from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError, UsageError
 from dhtvpn.wireguard.keypair import Keypair
@@ -116,6 +117,12 @@ async def test_packets_go_through_in_both_directions(running: Running) -> None:
     await running.until(lambda: [e for e in running.events if isinstance(e, DropCounts)])
     assert DropCounts({"dataplane.source_not_allowed": 1}) in running.events
     await running.until(lambda: [e for e in running.events if isinstance(e, Activity) and e.sent])
+
+
+async def test_it_tells_which_offloads_are_on(running: Running) -> None:
+    assert set(running.engine.offloads) <= set(OFFLOADS)
+    assert ("udp_segment" in running.engine.offloads) is prepare(running.udp, receive=True)
+    assert "kernel_demux" in running.engine.offloads
 
 
 async def test_a_responders_keypair_is_confirmed(running: Running) -> None:

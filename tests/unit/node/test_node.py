@@ -85,7 +85,9 @@ class Bench:
             port=self._port(),
             directory=self.directory,  # type: ignore[arg-type]
             local_end=SimpleNamespace(  # type: ignore[arg-type]
-                engine=SimpleNamespace(pid=1), interface="dhtvpn0", move=self._move_address
+                engine=SimpleNamespace(pid=1, offloads=("udp_gro",)),
+                interface="dhtvpn0",
+                move=self._move_address,
             ),
             surroundings=Surroundings(
                 network_id=network_id, port=4690, host_addresses=self._no_addresses, survey=self._survey
