@@ -81,6 +81,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         network_id=network_id,
         ipv4=claim.address,
         ipv6=ipv6_address(network_id, identity.node_key),
+        cipher=config.cipher,
         say=events.say,
     )
     stack.push_async_callback(local_end.close)

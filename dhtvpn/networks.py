@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ STATE_DIRECTORY_MODE = 0o711
 SOCKET_PATH_LIMIT = 107  # bytes: sun_path holds 108 with its closing zero (unix(7))
 
 
+class Cipher(Enum):
+    """What a node wants its data messages sealed with. Both ends must want AES for it to be used."""
+
+    AUTO = "auto"
+    """AES-256-GCM where this machine has AES instructions, ChaCha20-Poly1305 otherwise."""
+    AES = "aes-256-gcm"
+    CHACHA = "chacha20-poly1305"
+
+
 @dataclass(frozen=True)
 class KnownNetwork:
     """One network as this machine knows it. ``signing_seed`` (32 bytes) only where it was created."""
@@ -48,6 +58,7 @@ class KnownNetwork:
     hostname: str | None = None
     port: int | None = None
     interface: str | None = None
+    cipher: Cipher | None = None
     bootstrap: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -61,6 +72,7 @@ class KnownNetwork:
             "hostname": self.hostname,
             "port": self.port,
             "interface": self.interface,
+            "cipher": self.cipher.value if self.cipher else None,
             "bootstrap": list(self.bootstrap),
         }
 
@@ -144,6 +156,7 @@ class NetworkStore:
         hostname: str | None = None,
         port: int | None = None,
         interface: str | None = None,
+        cipher: Cipher | None = None,
         bootstrap: Sequence[str] = (),
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
@@ -170,6 +183,7 @@ class NetworkStore:
                 hostname=hostname or known.hostname,
                 port=port if port is not None else known.port,
                 interface=interface or known.interface,
+                cipher=cipher or known.cipher,
                 bootstrap=merged,
             )
             self._save(updated)
@@ -285,10 +299,10 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
     port = content.get("port")
     if port is not None and not (isinstance(port, int) and 0 < port < 65536):
         raise ValueError("port")
-    hostname, interface = content.get("hostname"), content.get("interface")
+    hostname, interface, cipher = (content.get(key) for key in ("hostname", "interface", "cipher"))
     bootstrap = content.get("bootstrap", [])
-    if not all(value is None or isinstance(value, str) for value in (hostname, interface)):
-        raise TypeError("hostname or interface")
+    if not all(value is None or isinstance(value, str) for value in (hostname, interface, cipher)):
+        raise TypeError("hostname, interface or cipher")
     if not isinstance(bootstrap, list) or not all(isinstance(address, str) for address in bootstrap):
         raise TypeError("bootstrap")
     return KnownNetwork(
@@ -300,6 +314,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         hostname=hostname,
         port=port,
         interface=interface,
+        cipher=Cipher(cipher) if cipher is not None else None,
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
     )
 

@@ -27,7 +27,7 @@ from dhtvpn.cli.options import (
 from dhtvpn.endpoint import split_host_port
 from dhtvpn.errors import DhtVpnError, NotFoundError, SystemRefusedError, UsageError
 from dhtvpn.membership.network_id import NetworkId
-from dhtvpn.networks import KnownNetwork, is_network_name, socket_path
+from dhtvpn.networks import Cipher, KnownNetwork, is_network_name, socket_path
 from dhtvpn.system.privileges import require_net_admin
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Choices:
     bootstrap: tuple[str, ...]
     port: int | None
     interface: str | None
+    cipher: Cipher | None
 
 
 @app.command(
@@ -79,6 +80,12 @@ def join(
     interface: Annotated[
         str | None, typer.Option("--interface", metavar="IFNAME", help="The TUN device's name.")
     ] = None,
+    cipher: Annotated[
+        Cipher | None,
+        typer.Option(
+            "--cipher", help="What seals packets; AES only where both ends want it. [default: auto]"
+        ),
+    ] = None,
     detached: Annotated[
         bool, typer.Option("--detach", help="Run in the background; return when the node is ready.")
     ] = False,
@@ -89,11 +96,11 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, port, interface) is remembered for the next time. A network that
+    What you choose (name, bootstrap, port, interface, cipher) is remembered for the next time. A network that
     is new to this machine is called net-... here, or as you say with --network.
     """
     chosen = session(context, state_dir, network, as_json)
-    choices = Choices(name, tuple(bootstrap or ()), port, interface)
+    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher)
     _check(choices)
     known = _resolve(chosen, which, choices)
     _check_machine(chosen, known)
@@ -146,6 +153,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         hostname=hostname,
         port=choices.port,
         interface=choices.interface,
+        cipher=choices.cipher,
         bootstrap=choices.bootstrap,
     )
 
@@ -203,6 +211,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         bootstrap=known.bootstrap,
         port=known.port,
         interface=known.interface,
+        cipher=known.cipher or Cipher.AUTO,
         socket_path=socket_path(chosen.state_dir, known.name),
     )
     parent = detach.parent_waiting()

@@ -61,7 +61,8 @@ class DhtPart(TypedDict):
 
 
 class PeerPart(TypedDict):
-    """One other member. ``last_handshake_s``: seconds since the last completed handshake."""
+    """One other member. ``last_handshake_s``: seconds since the last completed handshake; ``cipher``:
+    what seals the packets that go there, "aes-256-gcm" or "chacha20-poly1305"."""
 
     name: str
     id: str
@@ -71,6 +72,7 @@ class PeerPart(TypedDict):
     path: PathKind | None
     endpoint: str | None
     rtt_ms: float | None
+    cipher: str | None
     rx_bytes: int
     tx_bytes: int
     last_handshake_s: float | None

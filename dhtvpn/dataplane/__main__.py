@@ -16,7 +16,7 @@ from dhtvpn.dataplane.device import DescriptorDevice
 from dhtvpn.dataplane.engine import Engine
 from dhtvpn.dataplane.loop import serve
 from dhtvpn.dataplane.messages import Ready
-from dhtvpn.dataplane.offloads import socket_offloads
+from dhtvpn.dataplane.offloads import has_aes_instructions, socket_offloads
 from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.errors import DhtVpnError, UsageError
 
@@ -55,12 +55,15 @@ def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
     sockets = [socket.socket(fileno=options[name]) for name in ("--udp4-fd", "--udp6-fd") if name in options]
     segments = {int(sock.family): prepare(sock, receive) for sock in sockets}
     device = DescriptorDevice(options["--tun-fd"])
-    confine.drop_privileges()
+    offloads = [*device.offloads, *socket_offloads(sockets, segments.values(), receive=receive)]
+    if has_aes_instructions():
+        offloads.append("aes")
+    confine.drop_privileges()  # from here on nothing is imported or opened
     if not confine.die_with_parent(parent):
         return
     engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
     channel.drops = engine.drops
-    channel.send(Ready(socket_offloads(sockets, segments.values(), receive=receive)))
+    channel.send(Ready(tuple(offloads)))
     serve(engine, channel, options["--tun-fd"], sockets if receive else ())
 
 

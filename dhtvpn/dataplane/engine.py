@@ -21,12 +21,15 @@ from dhtvpn.dataplane.messages import (
     RemovePeer,
     Send,
     SetEndpoint,
+    SetFeatures,
     SetPeer,
 )
 from dhtvpn.dataplane.outbound import Outbound
 from dhtvpn.dataplane.peers import Peer, Peers
 from dhtvpn.dataplane.sockets import raw_address
+from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
+from dhtvpn.wireguard.constants import TYPE_DATA, TYPE_DATA_AES
 from dhtvpn.wireguard.keypair import Keypair
 
 REPORT_INTERVAL_S: Final = 0.25  # ours: the timers that Activity drives count in seconds
@@ -50,8 +53,7 @@ class Engine:
         self._outbound = Outbound(
             device=device,
             peers=self._peers,
-            sockets={int(sock.family): sock for sock in sockets},
-            segments=segments,
+            transmitter=Transmitter({int(sock.family): sock for sock in sockets}, segments, self.drops),
             drops=self.drops,
             emit=emit,
         )
@@ -91,6 +93,9 @@ class Engine:
                 self._peers.erase_keypairs(peer)
             case SetEndpoint():
                 peer.set_endpoint(command.endpoint)
+            case SetFeatures():
+                peer.trains = command.trains
+                peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA
             case Send():
                 self._outbound.send_plaintext(peer, command.plaintext, now)
             case _:

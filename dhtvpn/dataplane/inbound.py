@@ -12,11 +12,14 @@ from typing import Final
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event
 from dhtvpn.dataplane.peers import Peer, Peers
-from dhtvpn.dataplane.sockets import RawAddress, stride_of
+from dhtvpn.dataplane.sockets import RawAddress, received
+from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.ip import addresses
+from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
 from dhtvpn.wireguard.transport import receiver_index
 
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
@@ -26,7 +29,8 @@ FRAMES_PER_S: Final = (
 FRAMES_BURST: Final = 200
 
 _BUFFER = 1 << 16
-_ANCILLARY = 64  # bytes: one int and its header, and room for another
+_ANCILLARY = 96  # bytes: two ints with their headers, and room for another
+_AT: Final = virtio.SIZE
 
 
 class Inbound:
@@ -38,10 +42,17 @@ class Inbound:
         self._drops = drops
         self._emit = emit
         self._local: frozenset[bytes] = frozenset()
-        self._view = memoryview(bytearray(_BUFFER))
+        buffer = bytearray(_BUFFER)
+        self._view = memoryview(buffer)
         self._vector = [self._view]
+        self._trains = TrainReceiver(buffer, drops, self._deliver_super_packet, self._deliver)
         self._frame_tokens = float(FRAMES_BURST)
         self._frames_at = 0.0
+        # of the message that is being handled
+        self._peer: Peer
+        self._source: RawAddress
+        self._ecn = 0
+        self._now = 0.0
 
     def set_local_addresses(self, local: Collection[IPv4Address | IPv6Address]) -> None:
         """Packets are delivered to these addresses only."""
@@ -49,8 +60,7 @@ class Inbound:
 
     def from_socket(self, sock: socket.socket, now: float) -> None:
         """Receive up to SOCKET_BATCH times and handle what came."""
-        view, receive, handle = self._view, sock.recvmsg_into, self.handle_datagram
-        family = sock.family
+        view, receive, family = self._view, sock.recvmsg_into, sock.family
         for _ in range(SOCKET_BATCH):
             try:
                 size, ancillary, _, source = receive(self._vector, _ANCILLARY)
@@ -59,63 +69,128 @@ class Inbound:
             except OSError:
                 self._drops.count("dataplane", "udp_receive")  # an ICMP error for something that we sent
                 continue
-            stride = stride_of(ancillary, size) if ancillary else size
-            if stride >= size:
-                handle(bytes(view[:size]), family, source, now)
+            if not size:
+                self._drops.count("dataplane", "not_data")
                 continue
-            for start in range(0, size, stride):
-                handle(bytes(view[start : min(start + stride, size)]), family, source, now)
+            stride, mark = received(ancillary, size)
+            start = 0
+            while start < size:
+                end = min(start + stride, size)
+                first = self._open(bytes(view[start:end]), family, source, mark, now)
+                if first is None or not is_segment(first):
+                    start = end
+                    continue
+                start = self._open_train(first, start, size, stride, now)
 
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""
+        plaintext = self._open(datagram_untrusted, family, source, ecn.NOT_ECT, now)
+        if plaintext is not None and is_segment(plaintext):
+            self._view[: len(datagram_untrusted)] = datagram_untrusted
+            self._open_train(plaintext, 0, len(datagram_untrusted), len(datagram_untrusted), now)
+
+    def _open(
+        self, datagram_untrusted: bytes, family: int, source: RawAddress, mark: int, now: float
+    ) -> bytes | None:
+        """Open one datagram, and deliver its plaintext unless it is a SEGMENT, which is returned."""
         index = receiver_index(datagram_untrusted)
         if index is None:
             self._drops.count("dataplane", "not_data")
-            return
+            return None
         peer = self._peers.by_index.get(index)
         if peer is None:
             self._drops.count("dataplane", "unknown_index")
-            return
+            return None
         try:
             plaintext = peer.transport.open(datagram_untrusted, now)
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
-            return
+            return None
         if source != peer.address:
             if source[1] == 0:
                 self._drops.count("dataplane", "source_port")  # nobody can be answered there
-                return
+                return None
             if peer.roam(family, source) and peer.endpoint is not None:
                 self._emit(EndpointRoamed(peer.number, peer.endpoint))
         peer.rx_bytes += len(datagram_untrusted)
+        self._peers.active[peer.number] = peer
+        self._peer, self._source, self._ecn, self._now = peer, source, mark, now
         if plaintext:
             peer.received = True
-            self._deliver(peer, plaintext, source, now)
+            if not is_segment(plaintext):
+                self._deliver(plaintext)
         else:
             peer.keepalive_received = True
-        self._peers.active[peer.number] = peer
         if peer.watched:
             peer.watched = False
             self._emit(self._peers.take_activity(peer))
+        return plaintext or None
 
-    def _deliver(self, peer: Peer, plaintext: bytes, source: RawAddress, now: float) -> None:
-        """An authenticated plaintext: a packet for this machine, or a control frame."""
-        if plaintext[0] >> 4 not in (4, 6):
-            self._control_frame(peer, plaintext, source, now)
+    def _open_train(self, first: bytes, start: int, size: int, stride: int, now: float) -> int:
+        """The run that ``first`` begins, of the peer that :meth:`_open` has found. Returns where it ends."""
+        peer, end = self._peer, min(start + stride, size)
+        index = receiver_index(self._view[start:end])
+        session = peer.transport.receiving(index, now) if index is not None else None
+        if session is None or not self._device.vnet_header:
+            self._drops.count("dataplane", "train_unwanted")  # we have not said that we take them
+            return end
+        stop = self._trains.open_run(session, first, start, size, end - start)
+        peer.rx_bytes += stop - end
+        return stop
+
+    def _deliver(self, plaintext: bytes) -> None:
+        """An authenticated plaintext that is no piece of a train: a packet for this machine, or a frame."""
+        kind, header = plaintext[0] >> 4, virtio.NONE
+        if kind == 0:
+            self._control_frame(self._peer, plaintext, self._source, self._now)
+            return
+        if is_partial(plaintext):
+            begun = begun_header(plaintext)
+            if begun is None or not self._device.vnet_header:
+                self._drops.count("dataplane", "bad_packet_in")
+                return
+            header, plaintext = begun, unmarked(plaintext)
+        length = self._permitted(plaintext)
+        if length is None:
+            return
+        if self._ecn:
+            marked = bytearray(plaintext)
+            if not ecn.leave_tunnel(marked, 0, self._ecn):
+                self._drops.count("dataplane", "ecn")
+                return
+            plaintext = bytes(marked)
+        self._write(header, plaintext if length == len(plaintext) else plaintext[:length])
+
+    def _deliver_super_packet(self, buffer: bytearray, start: int, end: int) -> None:
+        """A super-packet in ``buffer``, with its virtio header."""
+        if self._permitted(memoryview(buffer)[start + _AT : end]) is None:
+            return
+        if self._ecn and not ecn.leave_tunnel(buffer, start + _AT, self._ecn):
+            self._drops.count("dataplane", "ecn")
             return
         try:
-            length, inner_source, inner_destination = addresses(plaintext)
+            self._device.writev((memoryview(buffer)[start:end],))
+        except OSError:
+            self._drops.count("dataplane", "device_write")
+
+    def _permitted(self, packet: bytes | memoryview) -> int | None:
+        """The length of a packet that this peer may send to this machine; None for any other."""
+        try:
+            length, inner_source, inner_destination = addresses(packet)
         except DecodeError:
             self._drops.count("dataplane", "bad_packet_in")
-            return
-        if self._peers.allowed_ips.lookup(inner_source) != peer.number:
+            return None
+        if self._peers.allowed_ips.lookup(inner_source) != self._peer.number:
             self._drops.count("dataplane", "source_not_allowed")
-            return
+            return None
         if inner_destination not in self._local:
             self._drops.count("dataplane", "not_for_us")
-            return
+            return None
+        return length
+
+    def _write(self, header: bytes, packet: bytes) -> None:
         try:
-            self._device.writev((plaintext if length == len(plaintext) else plaintext[:length],))
+            self._device.writev((header, packet) if self._device.vnet_header else (packet,))
         except OSError:
             self._drops.count("dataplane", "device_write")
 

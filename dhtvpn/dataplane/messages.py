@@ -90,6 +90,15 @@ class SetEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SetFeatures:
+    """What the peer said that it takes: trains, and data messages sealed with AES-256-GCM (type 5)."""
+
+    peer: int
+    trains: bool
+    aes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Seal and send ``plaintext``: a control frame, or a keepalive where it is empty."""
 
@@ -169,7 +178,17 @@ class DropCounts:
     counts: dict[str, int]
 
 
-Command = Configure | SetPeer | RemovePeer | InstallKeypair | EraseKeypairs | SetEndpoint | Send | Datagram
+Command = (
+    Configure
+    | SetPeer
+    | RemovePeer
+    | InstallKeypair
+    | EraseKeypairs
+    | SetEndpoint
+    | SetFeatures
+    | Send
+    | Datagram
+)
 Event = ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | DropCounts
 Message = Command | Event | Ready
 
@@ -180,6 +199,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "install_keypair": InstallKeypair,
     "erase_keypairs": EraseKeypairs,
     "set_endpoint": SetEndpoint,
+    "set_features": SetFeatures,
     "send": Send,
     "datagram": Datagram,
     "ready": Ready,
@@ -280,6 +300,8 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "data": _exactly(bytes),
     "source": _Codec(lambda value: value.pack(), _load_endpoint),
     "endpoint": _OPTIONAL_ENDPOINT,
+    "trains": _FLAG,
+    "aes": _FLAG,
     "sent": _FLAG,
     "received": _FLAG,
     "keepalive_sent": _FLAG,

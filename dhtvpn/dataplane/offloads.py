@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from dhtvpn.dataplane.messages import OFFLOADS
 from dhtvpn.dataplane.sockets import SOL_UDP, UDP_GRO
@@ -21,6 +22,24 @@ def socket_offloads(
         "udp_gro": receive and all(map(_gro, sockets)),
     }
     return tuple(name for name in OFFLOADS if sockets and on.get(name, False))
+
+
+def has_aes_instructions(cpu_info: str | None = None) -> bool:
+    """Whether this processor computes AES-GCM by itself (AES and carry-less multiplication).
+
+    ``cpu_info`` stands in for the text of /proc/cpuinfo.
+    """
+    if cpu_info is None:
+        try:
+            cpu_info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+    for line in cpu_info.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, Arm
+            flags = set(value.split())
+            return "aes" in flags and bool(flags & {"pclmulqdq", "pmull"})
+    return False
 
 
 def _gro(sock: socket.socket) -> bool:

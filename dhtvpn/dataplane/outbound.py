@@ -1,195 +1,194 @@
-"""Packets that leave: device -> peer by allowed IPs -> sealed -> one sendmsg per run of equal datagrams.
+"""Packets that leave: device -> peer by allowed IPs -> sealed -> transmitter.
 
-A batch is read whole before anything is sealed, so what goes to one peer leaves together, in order. A packet
-that cannot go is answered by ICMP where its sender can make use of that, and counted in any case.
+A super-packet leaves at once, as a train or cut into packets; the small packets of a batch are collected
+first, so that what goes to one peer leaves together, in order. A packet that cannot go is answered by ICMP
+where its sender can make use of that, and counted in any case.
 """
 
 import errno
-import logging
-import socket
 from collections.abc import Callable
 from typing import Final
 
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import Event, NeedHandshake
-from dhtvpn.dataplane.peers import Peer, Peers
-from dhtvpn.dataplane.sockets import (
-    DEFER,
-    MAX_RUN_BYTES,
-    MAX_RUN_DATAGRAMS,
-    NO_RUNS,
-    TOO_LONG,
-    segment_option,
-)
+from dhtvpn.dataplane.peers import Peer, Peers, Waiting
+from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
+from dhtvpn.dataplane.train_sender import TrainSender
+from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError, SystemRefusedError
-from dhtvpn.packet import icmp
+from dhtvpn.packet import ecn, icmp, virtio
 from dhtvpn.packet.ip import addresses
-
-log = logging.getLogger(__name__)
+from dhtvpn.packet.segment import split
+from dhtvpn.packet.train import PARTIAL
+from dhtvpn.packet.transport import complete_checksum, layout
+from dhtvpn.wireguard.transport import OVERHEAD, Session
 
 DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
+DEVICE_BATCH_BYTES: Final = 1 << 18  # per wake-up, ours: four super-packets, about 0.3 ms
 PACKET_MAX: Final = 65536  # bytes: an IP packet, whatever MTU somebody gives the device
 
 _GONE = frozenset((errno.EBADFD, errno.ENODEV, errno.EBADF))
+_AT: Final = virtio.SIZE  # where a packet starts in the buffer, behind its virtio header
 
 
 class Outbound:
-    """The way out. ``sockets`` are by address family; ``segments`` tells which of them can send runs."""
+    """The way out."""
 
     def __init__(
         self,
         *,
         device: Device,
         peers: Peers,
-        sockets: dict[int, socket.socket],
-        segments: dict[int, bool],
+        transmitter: Transmitter,
         drops: Drops,
         emit: Callable[[Event], None],
     ) -> None:
         self._device = device
         self._peers = peers
-        self._sockets = sockets
-        self._segments = dict(segments)
+        self._transmitter = transmitter
         self._drops = drops
         self._emit = emit
         self._answers = icmp.AnswerLimit()
-        self._slots = [memoryview(bytearray(PACKET_MAX)) for _ in range(DEVICE_BATCH)]
-        self._vectors = [[slot] for slot in self._slots]
+        self._buffer = bytearray(_AT + PACKET_MAX + 16)  # room for the padding of a last piece
+        self._view = memoryview(self._buffer)
+        self._vector = [self._view[0 if device.vnet_header else _AT : _AT + PACKET_MAX]]
+        self._skipped = 0 if device.vnet_header else _AT
+        self._trains = TrainSender(self._buffer, _AT)
+        self._collected: dict[tuple[Peer, int], list[bytes]] = {}
 
     def from_device(self, now: float) -> None:
-        """Read up to DEVICE_BATCH packets and send them. Raises SystemRefusedError: the device is gone."""
-        sizes = self._read_batch()
-        waiting: dict[Peer, tuple[list[bytes], list[bytes]]] = {}
-        lookup, by_number = self._peers.allowed_ips.lookup, self._peers.by_number
-        for slot, size in zip(self._slots, sizes, strict=False):
-            packet = bytes(slot[:size])
+        """Read a batch of packets and send them. Raises SystemRefusedError: the device is gone."""
+        readv, vector, left = self._device.readv, self._vector, DEVICE_BATCH_BYTES
+        for _ in range(DEVICE_BATCH):
             try:
-                _, _, destination = addresses(packet)
-            except DecodeError:
-                self._drops.count("dataplane", "bad_packet_out")
-                continue
-            number = lookup(destination)
-            if number is None:
-                self._no_peer(packet, destination, now)
-                continue
-            peer = by_number[number]
-            datagram = peer.transport.seal(packet, now)
-            if datagram is None:
-                self._wait_for_keypair(peer, packet, now)
-            elif peer in waiting:
-                datagrams, packets = waiting[peer]
-                datagrams.append(datagram)
-                packets.append(packet)
-            else:
-                waiting[peer] = ([datagram], [packet])
-        for peer, (datagrams, packets) in waiting.items():
-            self._transmit(peer, datagrams, packets, now)
+                size = readv(vector)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise SystemRefusedError("the network interface was removed by somebody else") from error
+                self._drops.count("dataplane", "device_read")
+                break
+            self._route(size + self._skipped, now)
+            left -= size
+            if left <= 0:
+                break
+        self._send_collected()
 
     def send_plaintext(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal and send a control frame, or a keepalive (empty); a frame waits where there is no keypair."""
         datagram = peer.transport.seal(plaintext, now)
         if datagram is not None:
-            self._transmit(peer, [datagram], [plaintext], now)
+            if self._transmitter.send(peer, [datagram], ecn.NOT_ECT):
+                if plaintext:
+                    peer.sent = True
+                else:
+                    peer.keepalive_sent = True
+                self._peers.active[peer.number] = peer
         elif plaintext:
-            self._wait_for_keypair(peer, plaintext, now)
+            self._wait_for_keypair(peer, Waiting(plaintext, now, is_packet=False), now)
         else:
             self._drops.count("dataplane", "keepalive_without_keypair")
 
     def flush_queue(self, peer: Peer, now: float) -> None:
-        """Send what waited for a keypair."""
-        packets: list[bytes] = []
-        datagrams: list[bytes] = []
-        for plaintext in self._peers.take_queue(peer, now):
-            datagram = peer.transport.seal(plaintext, now)
+        """Send what waited for a keypair, in order."""
+        for waiting in self._peers.take_queue(peer, now):
+            if waiting.is_packet:
+                self._view[: len(waiting.data)] = waiting.data
+                self._send(peer, len(waiting.data), now)
+                continue
+            datagram = peer.transport.seal(waiting.data, now)
             if datagram is None:
-                self._wait_for_keypair(peer, plaintext, now)
+                self._wait_for_keypair(peer, waiting, now)
             else:
-                datagrams.append(datagram)
-                packets.append(plaintext)
-        if datagrams:
-            self._transmit(peer, datagrams, packets, now)
+                self._collected.setdefault((peer, 0), []).append(datagram)
+        self._send_collected()
 
-    def _read_batch(self) -> list[int]:
-        readv, sizes = self._device.readv, []
+    def _route(self, end: int, now: float) -> None:
+        """Find the peer of the packet in the buffer and send it there; ``end`` is where the packet ends."""
         try:
-            for vector in self._vectors:
-                sizes.append(readv(vector))
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno in _GONE:
-                raise SystemRefusedError("the network interface was removed by somebody else") from error
-            self._drops.count("dataplane", "device_read")
-        return sizes
-
-    def _no_peer(self, packet: bytes, destination: bytes, now: float) -> None:
-        if not icmp.is_one_host(destination):
-            self._drops.count("dataplane", "group_out")  # multicast: nobody to send it to yet
+            _, _, destination = addresses(self._view[_AT:end])
+        except DecodeError:
+            self._drops.count("dataplane", "bad_packet_out")
             return
-        self._drops.count("dataplane", "no_peer")
-        self._answer(icmp.unreachable(packet), now)
+        number = self._peers.allowed_ips.lookup(destination)
+        if number is not None:
+            self._send(self._peers.by_number[number], end, now)
+        elif icmp.is_one_host(destination):
+            self._drops.count("dataplane", "no_peer")
+            self._answer(icmp.unreachable(bytes(self._view[_AT:end])), now)
+        else:
+            self._drops.count("dataplane", "group_out")  # multicast: nobody to send it to yet
+
+    def _send(self, peer: Peer, end: int, now: float) -> None:
+        """Seal the packet in the buffer, with its virtio header, for ``peer``."""
+        buffer = self._buffer
+        flags, kind, _, segment, checksum_start, checksum_offset = virtio.HEADER.unpack_from(buffer)
+        session = peer.transport.sending(now)
+        if session is None:
+            waiting = Waiting(bytes(self._view[:end]), now, is_packet=True)
+            self._wait_for_keypair(peer, waiting, now)
+            return
+        if kind:
+            self._send_super_packet(peer, session, end - _AT, segment, now)
+            return
+        mark = ecn.bits_of(buffer, _AT)
+        if flags & virtio.NEEDS_CHECKSUM:
+            if peer.trains and layout(buffer, _AT, end - _AT) is not None:
+                buffer[_AT] |= PARTIAL
+            else:
+                start = _AT + checksum_start
+                if start + checksum_offset + 2 > end:
+                    self._drops.count("dataplane", "bad_packet_out")
+                    return
+                complete_checksum(buffer, start, end, start + checksum_offset)
+        datagram = peer.transport.seal(self._view[_AT:end], now)
+        if datagram is not None:
+            self._collected.setdefault((peer, mark), []).append(datagram)
+
+    def _send_super_packet(self, peer: Peer, session: Session, size: int, segment: int, now: float) -> None:
+        """A train where the peer knows trains, packets cut in software otherwise."""
+        shape = layout(self._buffer, _AT, size)
+        if shape is None or not segment or size <= shape.length:
+            self._drops.count("dataplane", "bad_packet_out")
+            return
+        mark = ecn.bits_of(self._buffer, _AT)
+        if not peer.trains or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
+            for packet in split(self._buffer, _AT, shape, size, segment):
+                datagram = peer.transport.seal(packet, now)
+                if datagram is not None:
+                    self._collected.setdefault((peer, mark), []).append(datagram)
+            return
+        self._send_collected()  # what came before it leaves before it
+        kind = peer.transport.message_type
+        for run, stride in self._trains.runs(session, kind, shape, size, segment):
+            if self._transmitter.send_run(peer, run, stride, mark):
+                self._sent(peer)
 
     def _answer(self, answer: bytes | None, now: float) -> None:
         """Hand an ICMP answer to this machine."""
         if answer is None or not self._answers.allow(now):
             return
         try:
-            self._device.writev([answer])
+            self._device.writev([virtio.NONE, answer] if self._device.vnet_header else [answer])
         except OSError:
             self._drops.count("dataplane", "device_write")
 
-    def _wait_for_keypair(self, peer: Peer, plaintext: bytes, now: float) -> None:
-        dropped = self._peers.enqueue(peer, plaintext, now)
+    def _wait_for_keypair(self, peer: Peer, waiting: Waiting, now: float) -> None:
+        dropped = self._peers.enqueue(peer, waiting)
         if dropped:
             self._drops.count("dataplane", "queue_full", dropped)
         if self._peers.handshake_wanted(peer, now):
             self._emit(NeedHandshake(peer.number))
 
-    def _transmit(self, peer: Peer, datagrams: list[bytes], packets: list[bytes], now: float) -> None:
-        """Send sealed ``datagrams`` to the peer's endpoint, in runs; ``packets`` is what they carry."""
-        sock = self._sockets.get(peer.family)
-        if peer.address is None or sock is None:
-            self._drops.count("dataplane", "no_endpoint", len(datagrams))
-            return
-        start, count, tx_before = 0, len(datagrams), peer.tx_bytes
-        while start < count:
-            end = _run_end(datagrams, start) if self._segments[peer.family] else start + 1
-            self._send_run(sock, peer, datagrams[start:end])
-            start = end
-        if peer.tx_bytes != tx_before:
-            if any(packets):
-                peer.sent = True
-            else:
-                peer.keepalive_sent = True
-            self._peers.active[peer.number] = peer
+    def _send_collected(self) -> None:
+        if self._collected:
+            collected, self._collected = self._collected, {}
+            for (peer, mark), datagrams in collected.items():
+                if self._transmitter.send(peer, datagrams, mark):
+                    self._sent(peer)
 
-    def _send_run(self, sock: socket.socket, peer: Peer, run: list[bytes]) -> None:
-        """Send equal datagrams with one call; where the kernel does not do that, one by one. A datagram
-        that is too long for the path leaves in fragments (docs/protocol/engine.md)."""
-        option = segment_option(len(run[0])) if len(run) > 1 else []
-        try:
-            peer.tx_bytes += sock.sendmsg(run, option, 0, peer.address)
-        except OSError as error:
-            if error.errno in DEFER:
-                self._drops.count("dataplane", "udp_busy", len(run))
-            elif len(run) > 1 and error.errno in (TOO_LONG | NO_RUNS):
-                if error.errno in NO_RUNS:
-                    log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
-                    self._segments[peer.family] = False
-                for datagram in run:
-                    self._send_run(sock, peer, [datagram])
-            else:
-                self._drops.count("dataplane", "udp_refused", len(run))
-
-
-def _run_end(datagrams: list[bytes], start: int) -> int:
-    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end."""
-    size, count = len(datagrams[start]), len(datagrams)
-    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))
-    end = start + 1
-    while end < limit and len(datagrams[end]) == size:
-        end += 1
-    if end < limit and len(datagrams[end]) < size:
-        end += 1
-    return end
+    def _sent(self, peer: Peer) -> None:
+        peer.sent = True
+        self._peers.active[peer.number] = peer

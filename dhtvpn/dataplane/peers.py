@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Final, NamedTuple
 
 from dhtvpn.dataplane.messages import Activity
 from dhtvpn.dataplane.sockets import RawAddress, raw_address
@@ -17,6 +17,14 @@ MAX_QUEUED_BYTES: Final = 128 * 1024  # per peer, ours: 64 packets of 1420 bytes
 MAX_QUEUED_TOTAL: Final = 8 << 20  # bytes over all peers, ours
 QUEUE_LIFETIME_S: Final = 10.0  # ours: what waited longer has been sent again by then
 HANDSHAKE_ASK_S: Final = 1.0  # ours: how often NeedHandshake is repeated for a peer
+
+
+class Waiting(NamedTuple):
+    """What waits for a keypair: a packet with its virtio header, or the plaintext of a control frame."""
+
+    data: bytes
+    came: float
+    is_packet: bool
 
 
 class Peer:
@@ -36,6 +44,7 @@ class Peer:
         "received",
         "rx_bytes",
         "sent",
+        "trains",
         "transport",
         "tx_bytes",
         "watched",
@@ -49,8 +58,9 @@ class Peer:
         self.endpoint: Endpoint | None = None
         self.address: RawAddress | None = None
         self.family = 0
-        self.queue: deque[tuple[float, bytes]] = deque()
-        """Plaintext that waits for a keypair, with the time it came."""
+        self.trains = False
+        """The peer takes trains and packets with a begun checksum."""
+        self.queue: deque[Waiting] = deque()
         self.queued_bytes = 0
         self.handshake_asked_at: float | None = None
         self.rx_bytes = self.tx_bytes = 0
@@ -148,26 +158,26 @@ class Peers:
         self.active.pop(peer.number, None)
         return peer.take_activity()
 
-    def enqueue(self, peer: Peer, plaintext: bytes, now: float) -> int:
-        """Keep ``plaintext`` until a keypair comes, and tell how many older ones had to go for it."""
-        size, dropped, queue = len(plaintext), 0, peer.queue
+    def enqueue(self, peer: Peer, waiting: Waiting) -> int:
+        """Keep ``waiting`` until a keypair comes, and tell how many older ones had to go for it."""
+        size, dropped, queue = len(waiting.data), 0, peer.queue
         if size > MAX_QUEUED_BYTES:
             return 1
         while queue and (len(queue) >= MAX_QUEUED_PACKETS or peer.queued_bytes + size > MAX_QUEUED_BYTES):
-            self._account(peer, -len(queue.popleft()[1]))
+            self._account(peer, -len(queue.popleft().data))
             dropped += 1
         if self._queued_total + size > MAX_QUEUED_TOTAL:
             return dropped + 1
-        queue.append((now, plaintext))
+        queue.append(waiting)
         self._account(peer, size)
         return dropped
 
-    def take_queue(self, peer: Peer, now: float) -> list[bytes]:
+    def take_queue(self, peer: Peer, now: float) -> list[Waiting]:
         """What waited, oldest first, less what is too old; the queue is empty afterwards."""
-        packets = [plaintext for came, plaintext in peer.queue if now - came <= QUEUE_LIFETIME_S]
+        fresh = [waiting for waiting in peer.queue if now - waiting.came <= QUEUE_LIFETIME_S]
         self._account(peer, -peer.queued_bytes)
         peer.queue.clear()
-        return packets
+        return fresh
 
     def handshake_wanted(self, peer: Peer, now: float) -> bool:
         """Whether to ask for a handshake now; remembers that it was asked for."""

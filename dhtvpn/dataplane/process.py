@@ -27,6 +27,7 @@ from dhtvpn.dataplane.messages import (
     RemovePeer,
     Send,
     SetEndpoint,
+    SetFeatures,
     SetPeer,
     decode_event,
     encode,
@@ -151,6 +152,10 @@ class EngineProcess:
     def set_endpoint(self, peer: int, endpoint: Endpoint) -> None:
         """Send the peer's datagrams there."""
         self._command(SetEndpoint(peer, endpoint))
+
+    def set_features(self, peer: int, *, trains: bool, aes: bool) -> None:
+        """What the peer takes: trains, data messages of type 5."""
+        self._command(SetFeatures(peer, trains, aes))
 
     def send(self, peer: int, plaintext: bytes) -> None:
         """Seal and send a control frame (at most MAX_FRAME bytes), or a keepalive where it is empty."""

@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.wireguard.transport import OVERHEAD
 
 SOL_UDP: Final = 17
 UDP_SEGMENT: Final = 103
@@ -21,13 +22,28 @@ MAX_RUN_BYTES: Final = 65535 - 40 - 8  # what one IP packet holds
 
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 
+Ancillary = tuple[int, int, bytes]
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
+
+_IP_RECVTOS: Final = 13  # linux/in.h
+_TRAFFIC_CLASS: Final = frozenset(
+    ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
+)
 
 DEFER: Final = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 TOO_LONG: Final = frozenset((errno.EMSGSIZE, errno.EINVAL))
 """What a run past the path MTU is answered with; kernels differ for UDP_SEGMENT."""
 NO_RUNS: Final = frozenset((errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
 """What a run is answered with on a way that cannot send any: EIO where checksums are not offloaded."""
+
+
+def super_packet_payload(mtu: int) -> tuple[int, int]:
+    """Payload bytes of IPv4 and IPv6 TCP super-packets that fill one run, at an inner MTU of ``mtu`` bytes.
+
+    Without this limit the rest of a super-packet would need a call of its own, with a datagram or two.
+    """
+    pieces = max(1, min(MAX_RUN_DATAGRAMS, MAX_RUN_BYTES // (mtu + OVERHEAD)))
+    return pieces * (mtu - 40), pieces * (mtu - 60)
 
 
 def raw_address(endpoint: Endpoint) -> tuple[int, RawAddress]:
@@ -52,6 +68,11 @@ def prepare(sock: socket.socket, receive: bool) -> bool:
                     sock.setsockopt(socket.SOL_SOCKET, ordinary, SOCKET_BUFFER)
         with contextlib.suppress(OSError):
             sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+        with contextlib.suppress(OSError):
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
     try:
         sock.getsockopt(SOL_UDP, UDP_SEGMENT)
     except OSError:
@@ -59,14 +80,29 @@ def prepare(sock: socket.socket, receive: bool) -> bool:
     return True
 
 
-def segment_option(size: int) -> list[tuple[int, int, bytes]]:
+def segment_option(size: int) -> list[Ancillary]:
     """The ancillary data that cuts a run into datagrams of ``size`` bytes."""
     return [(SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))]
 
 
-def stride_of(ancillary: list[tuple[int, int, bytes]], size: int) -> int:
-    """The length of each datagram in what recvmsg returned; ``size`` where it is a single one."""
+def ecn_option(family: int, ecn: int) -> list[Ancillary]:
+    """The ancillary data that gives datagrams these ECN bits; nothing where they are 0."""
+    if not ecn:
+        return []
+    value = ecn.to_bytes(4, sys.byteorder)
+    if family == socket.AF_INET6:
+        return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)]
+    return [(socket.IPPROTO_IP, socket.IP_TOS, value)]
+
+
+def received(ancillary: list[Ancillary], size: int) -> tuple[int, int]:
+    """What recvmsg said of the bytes it returned: the length of each datagram in them (``size`` where it is
+    a single one), and their ECN bits."""
+    stride, ecn = size, 0
     for level, kind, data in ancillary:
-        if level == SOL_UDP and kind == UDP_GRO:
-            return int.from_bytes(data[:4], sys.byteorder) or size
-    return size
+        if level == SOL_UDP:
+            if kind == UDP_GRO:
+                stride = int.from_bytes(data[:4], sys.byteorder) or size
+        elif (level, kind) in _TRAFFIC_CLASS:
+            ecn = int.from_bytes(data[:4], sys.byteorder) & 3
+    return stride, ecn

@@ -78,6 +78,10 @@ class Peer:
     tx_bytes: int = 0
     session_nonce: bytes | None = field(default=None, repr=False)
     """Of the run of the peer that the present session is with, as its Hello said."""
+    trains: bool = False
+    """Both sides take trains."""
+    aes: bool = False
+    """Both sides want AES-256-GCM."""
 
     def move(self, occasion: Occasion) -> bool:
         """Apply ``occasion`` and return whether the state changed."""
@@ -89,6 +93,13 @@ class Peer:
     def path(self) -> str | None:
         """How packets go there: "direct", or None where there is no path."""
         return "direct" if self.state is PeerState.CONNECTED else None
+
+    @property
+    def cipher(self) -> str | None:
+        """What seals the packets that go there; None where there is no path."""
+        if self.state is not PeerState.CONNECTED:
+            return None
+        return "aes-256-gcm" if self.aes else "chacha20-poly1305"
 
     @property
     def allowed_ips(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.networks import Cipher
 
 
 @dataclass(frozen=True)
@@ -21,4 +22,5 @@ class NodeConfig:
     """``HOST:PORT`` as typed; HOST may be a name."""
     port: int | None
     interface: str | None
+    cipher: Cipher
     socket_path: Path

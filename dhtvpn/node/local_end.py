@@ -12,10 +12,13 @@ from typing import Protocol
 
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
+from dhtvpn.dataplane.sockets import super_packet_payload
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.mesh import frames
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.networks import Cipher
 from dhtvpn.system import links
 from dhtvpn.system.tun import Tun, open_tun
 
@@ -40,7 +43,14 @@ class LocalEnd:
     """Made by :meth:`open`; :meth:`close` leaves nothing behind."""
 
     def __init__(
-        self, tun: Tun, port: UdpPort, network_id: NetworkId, ipv4: IPv4Address, ipv6: IPv6Address
+        self,
+        tun: Tun,
+        port: UdpPort,
+        *,
+        network_id: NetworkId,
+        ipv4: IPv4Address,
+        ipv6: IPv6Address,
+        cipher: Cipher,
     ) -> None:
         self._tun = tun
         self._port = port
@@ -48,6 +58,7 @@ class LocalEnd:
         self._ipv4 = ipv4
         self._ipv6 = ipv6
         self._restart: asyncio.Task[None] | None = None
+        self._cipher = cipher
         self.listener: EngineListener | None = None
         self.engine: EngineProcess
 
@@ -60,6 +71,7 @@ class LocalEnd:
         network_id: NetworkId,
         ipv4: IPv4Address,
         ipv6: IPv6Address,
+        cipher: Cipher,
         say: Callable[[str, str], None],
     ) -> "LocalEnd":
         """Make the device (``interface`` None: the first free name), address it, start the engine.
@@ -67,7 +79,7 @@ class LocalEnd:
         Raises SystemRefusedError: no privilege, no device, name taken, addresses refused.
         """
         tun = _open_interface(interface)
-        end = cls(tun, port, network_id, ipv4, ipv6)
+        end = cls(tun, port, network_id=network_id, ipv4=ipv4, ipv6=ipv6, cipher=cipher)
         try:
             addresses: list[links.Interface] = [end._on_link(ipv4)]
             if links.has_ipv6():
@@ -75,11 +87,22 @@ class LocalEnd:
             else:
                 say("warning", "this machine has no IPv6: peers reach it by its IPv4 address only")
             await links.configure(tun.name, addresses, MTU)
+            await links.limit_super_packets(tun.name, *super_packet_payload(MTU))
             await end._start_engine()
         except BaseException:
             tun.close()
             raise
         return end
+
+    @property
+    def features(self) -> int:
+        """What our Hello says that we take: the bits of mesh.frames."""
+        features, offloads = 0, self.engine.offloads
+        if "tso4" in offloads:
+            features |= frames.FEATURE_TRAINS
+        if self._cipher is Cipher.AES or (self._cipher is Cipher.AUTO and "aes" in offloads):
+            features |= frames.FEATURE_AES
+        return features
 
     @property
     def interface(self) -> str:
@@ -141,9 +164,17 @@ class LocalEnd:
 
 def _open_interface(wanted: str | None) -> Tun:
     if wanted is not None:
-        return open_tun(wanted)
+        return _open(wanted)
     for number in range(INTERFACE_NAMES):
         name = f"dhtvpn{number}"
         if not links.interface_exists(name):
-            return open_tun(name)
+            return _open(name)
     raise SystemRefusedError("dhtvpn0 to dhtvpn15 are all taken: choose a name with --interface")
+
+
+def _open(name: str) -> Tun:
+    """With virtio headers, unless this kernel's devices have none."""
+    try:
+        return open_tun(name, vnet_header=True)
+    except SystemRefusedError:
+        return open_tun(name)

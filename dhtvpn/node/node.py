@@ -104,6 +104,7 @@ class Node:
             send=port.send,
             drops=drops,
             listener=self,
+            features=local_end.features,
         )
         self.liveness = Liveness(
             send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
@@ -220,7 +221,7 @@ class Node:
             if peer.move(Occasion.SESSION_UP):
                 self._peer_changed(peer)
             return
-        hello = frames.Hello(self._session_nonce, 0, self.config.hostname)
+        hello = frames.Hello(self._session_nonce, self.local_end.features, self.config.hostname)
         self.tunnels.send_frame(peer, hello)
         member.connector.session_up()
         self.liveness.watch(peer)
@@ -229,6 +230,7 @@ class Node:
         match frame:
             case frames.Hello():
                 peer.session_nonce = frame.session_nonce
+                self.tunnels.use_features(peer, frame.features)
             case frames.Ping() | frames.Pong():
                 self.liveness.frame_received(peer, frame)
             case frames.Goodbye():

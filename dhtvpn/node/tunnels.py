@@ -48,6 +48,7 @@ class Tunnels:
         send: Callable[[bytes, Endpoint], object],
         drops: Drops,
         listener: TunnelListener,
+        features: int,
     ) -> None:
         self._device = device
         self._engine = engine
@@ -55,6 +56,7 @@ class Tunnels:
         self._send = send
         self._drops = drops
         self._listener = listener
+        self._features = features
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
@@ -94,6 +96,12 @@ class Tunnels:
             for destination in endpoints if endpoint == endpoints[0] else (endpoint,):
                 self._send(data, destination)
         self._flush()
+
+    def use_features(self, peer: Peer, features: int) -> None:
+        """Use what the peer's Hello and ours have in common."""
+        peer.trains = bool(features & self._features & frames.FEATURE_TRAINS)
+        peer.aes = bool(features & self._features & frames.FEATURE_AES)
+        self._engine.set_features(peer.number, trains=peer.trains, aes=peer.aes)
 
     def send_frame(self, peer: Peer, frame: frames.Frame) -> None:
         self._engine.send(peer.number, frames.encode(frame))
@@ -151,6 +159,7 @@ class Tunnels:
         self._engine = engine
         for peer in self._table.all():
             engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
+            engine.set_features(peer.number, trains=peer.trains, aes=peer.aes)
             if peer.endpoint is not None:
                 self.initiate(peer)
 

@@ -5,6 +5,7 @@ address, and both go with the device. The rest here only reads.
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ _UNUSABLE: Final = _IFA_F_OPTIMISTIC | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _I
 _RT_TABLE_MAIN: Final = 254  # linux/rtnetlink.h
 _NETLINK_BUSY_TRIES: Final = 5  # a dump is refused while another runs on the machine (EBUSY, EINTR)
 _NETLINK_BUSY_WAIT_S: Final = 0.05
+_GSO_HEADERS: Final = (
+    330  # bytes that TCP leaves free of the limit: MAX_TCP_HEADER + 1 (net/tcp.h), rounded up
+)
 
 
 def interface_exists(name: str) -> bool:
@@ -81,6 +85,19 @@ async def configure(name: str, addresses: Sequence[Interface], mtu: int) -> None
                 await _add(netlink, index, address)
     except (NetlinkError, OSError) as error:
         raise _refused(f"cannot set up the interface {name}", error) from error
+
+
+async def limit_super_packets(name: str, ipv4_payload: int, ipv6_payload: int) -> None:
+    """Have our interface ``name`` get TCP super-packets of at most so many payload bytes.
+
+    A kernel that cannot be told goes on with its own limit, 64 KB: that is no error.
+    """
+    with contextlib.suppress(NetlinkError, OSError):
+        async with AsyncIPRoute() as netlink:
+            index = _index(name)
+            # the first also sets the second (IPv4's), which stays away from what older kernels know
+            await netlink.link("set", index=index, gso_max_size=ipv6_payload + _GSO_HEADERS)
+            await netlink.link("set", index=index, gso_ipv4_max_size=ipv4_payload + _GSO_HEADERS)
 
 
 async def add_address(name: str, address: Interface) -> None:

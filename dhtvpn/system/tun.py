@@ -25,6 +25,7 @@ NAME_MAX: Final = 15  # bytes: IFNAMSIZ less the NUL, linux/if.h
 MEMORY_QUEUE_MAX: Final = 512  # packets, about a device's own queue (txqueuelen 500)
 
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h
+_VNET_HEADER = 10  # bytes: linux/virtio_net.h
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x1, 0x1000, 0x4000, 0x8000
 
 Buffer = bytes | bytearray | memoryview
@@ -55,10 +56,15 @@ class Tun:
 
 
 class MemoryTun:
-    """A device in memory: ``sent_by_host`` is what the machine sends, ``received_by_host`` what it got."""
+    """A device in memory: ``sent_by_host`` is what the machine sends, ``received_by_host`` what it got.
 
-    def __init__(self, name: str = "memory0") -> None:
+    With ``vnet_header`` all of them begin with the 10 bytes of a virtio header.
+    """
+
+    def __init__(self, name: str = "memory0", vnet_header: bool = False) -> None:
         self.name = name
+        self.vnet_header = vnet_header
+        self.offloads: tuple[str, ...] = ("vnet_header", "tso4", "tso6", "uso") if vnet_header else ()
         self.sent_by_host: deque[bytes] = deque()
         self.received_by_host: list[bytes] = []
 
@@ -74,7 +80,8 @@ class MemoryTun:
 
     def writev(self, buffers: Sequence[Buffer]) -> int:
         packet = b"".join(buffers)
-        if not packet or packet[0] >> 4 not in (4, 6):
+        start = _VNET_HEADER if self.vnet_header else 0
+        if len(packet) <= start or packet[start] >> 4 not in (4, 6):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if len(self.received_by_host) >= MEMORY_QUEUE_MAX:
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))

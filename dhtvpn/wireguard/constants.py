@@ -23,6 +23,7 @@ TYPE_INITIATION: Final = 1
 TYPE_RESPONSE: Final = 2
 TYPE_COOKIE_REPLY: Final = 3
 TYPE_DATA: Final = 4
+TYPE_DATA_AES: Final = 5  # ours: docs/protocol/tunnel.md
 
 # Limits of a keypair (section 6.1)
 REJECT_AFTER_MESSAGES: Final = (1 << 64) - (1 << 13) - 1

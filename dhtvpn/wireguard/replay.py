@@ -11,6 +11,7 @@ from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES, REPLAY_WINDOW_BITS
 _WORD_BITS: Final = 64
 _WORDS: Final = REPLAY_WINDOW_BITS // _WORD_BITS
 _WORD_MASK: Final = _WORDS - 1
+_ALL_BITS: Final = (1 << _WORD_BITS) - 1
 
 WINDOW: Final = REPLAY_WINDOW_BITS - _WORD_BITS
 """A counter that is this much or more behind the greatest one is refused."""
@@ -47,4 +48,21 @@ class ReplayWindow:
         if bits & bit:
             return False
         self._words[slot] = bits | bit
+        return True
+
+    def accept_run(self, first: int, count: int) -> bool:
+        """:meth:`accept` for ``count`` consecutive counters at once. True where all of them are ahead of
+        every counter seen so far: then all are taken. False otherwise: then none is."""
+        last = first + count - 1
+        if first <= self._greatest or last >= REJECT_AFTER_MESSAGES:
+            return False
+        words, word, end = self._words, first >> 6, last >> 6
+        for index in range((self._greatest >> 6) + 1, min(end, (self._greatest >> 6) + _WORDS) + 1):
+            words[index & _WORD_MASK] = 0
+        low = first & 63
+        while word < end:
+            words[word & _WORD_MASK] |= _ALL_BITS << low & _ALL_BITS
+            word, low = word + 1, 0
+        words[end & _WORD_MASK] |= (2 << (last & 63)) - (1 << low)
+        self._greatest = last
         return True

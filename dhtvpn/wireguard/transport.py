@@ -1,22 +1,26 @@
-"""Data messages of one peer (type 4, paper section 5.4.6): sealed and opened in the engine.
+"""Data messages of one peer (type 4, paper section 5.4.6; type 5, ours): sealed and opened in the engine.
 
     offset  size
-    0       1     type, 4
+    0       1     type: 4 is sealed with ChaCha20-Poly1305, 5 with AES-256-GCM
     1       3     zero
     4       4     receiver index, little-endian
     8       8     counter, little-endian
-    16      n+16  the padded packet, sealed with ChaCha20-Poly1305, nonce = 4 zero bytes and the counter
+    16      n+16  the padded packet, sealed, nonce = 4 zero bytes and the counter
 
-This is the hot path: one call per packet, no allocation beyond the datagram, and no clock: the caller reads
-it once per batch and passes ``now``.
+Both types of a keypair share one counter and one replay window; each has keys of its own. Type 5 is sent to
+a peer that said that it wants it, and opened from any (docs/protocol/tunnel.md).
+
+This is the hot path: :class:`PeerTransport` seals and opens packet by packet; who has many at once takes the
+:class:`Session` and loops over its ciphers itself. No clock: the caller reads it once per batch.
 """
 
 from collections.abc import Callable
+from hashlib import blake2s
 from struct import Struct
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from dhtvpn.errors import DecodeError
 from dhtvpn.wireguard.constants import (
@@ -25,6 +29,7 @@ from dhtvpn.wireguard.constants import (
     REJECT_AFTER_TIME,
     TAG_SIZE,
     TYPE_DATA,
+    TYPE_DATA_AES,
 )
 from dhtvpn.wireguard.keypair import Keypair, KeypairSlots
 from dhtvpn.wireguard.replay import ReplayWindow
@@ -34,7 +39,9 @@ HEADER_SIZE: Final = HEADER.size
 OVERHEAD: Final = HEADER_SIZE + TAG_SIZE
 """Bytes that a data message adds to its padded plaintext: 32."""
 
-_NONCE: Final = Struct("<4xQ")
+NONCE: Final = Struct("<4xQ")
+_AES_KEY_LABEL: Final = b"dhtvpn type 5 AES-256-GCM"
+_TYPES: Final = (TYPE_DATA, TYPE_DATA_AES)
 _PADDING: Final = tuple(bytes(-size % PADDING_UNIT) for size in range(PADDING_UNIT))
 
 
@@ -43,13 +50,33 @@ def receiver_index(datagram: bytes | bytearray | memoryview) -> int | None:
     if len(datagram) < OVERHEAD:
         return None
     kind, index, _ = HEADER.unpack_from(datagram)
-    return index if kind == TYPE_DATA else None
+    return index if kind in _TYPES else None
 
 
-class _Session:
-    """A keypair at work: ciphers, send counter, replay window."""
+def aes_key(key: bytes) -> bytes:
+    """The key of type 5 from that of type 4: MAC(key, label) with BLAKE2s, 32 bytes."""
+    return blake2s(_AES_KEY_LABEL, key=key).digest()
 
-    __slots__ = ("counter", "expires", "initiator", "local_index", "open", "remote_index", "replay", "seal")
+
+class Session:
+    """A keypair at work: ciphers by message type, send counter, replay window.
+
+    ``seal_into`` and ``open_into`` map a message type to cryptography's ``encrypt_into`` and
+    ``decrypt_into``: (nonce, data, None, destination), the latter raising InvalidTag.
+    """
+
+    __slots__ = (
+        "counter",
+        "expires",
+        "initiator",
+        "local_index",
+        "open",
+        "open_into",
+        "remote_index",
+        "replay",
+        "seal",
+        "seal_into",
+    )
 
     def __init__(self, keypair: Keypair) -> None:
         self.local_index = keypair.local_index
@@ -58,26 +85,49 @@ class _Session:
         self.expires = keypair.created_at + REJECT_AFTER_TIME
         self.counter = 0
         self.replay = ReplayWindow()
-        self.seal = ChaCha20Poly1305(keypair.send_key).encrypt
-        self.open = ChaCha20Poly1305(keypair.receive_key).decrypt
+        sending: dict[int, AESGCM | ChaCha20Poly1305] = {
+            TYPE_DATA: ChaCha20Poly1305(keypair.send_key),
+            TYPE_DATA_AES: AESGCM(aes_key(keypair.send_key)),
+        }
+        receiving: dict[int, AESGCM | ChaCha20Poly1305] = {
+            TYPE_DATA: ChaCha20Poly1305(keypair.receive_key),
+            TYPE_DATA_AES: AESGCM(aes_key(keypair.receive_key)),
+        }
+        self.seal = {kind: cipher.encrypt for kind, cipher in sending.items()}
+        self.seal_into = {kind: cipher.encrypt_into for kind, cipher in sending.items()}
+        self.open = {kind: cipher.decrypt for kind, cipher in receiving.items()}
+        self.open_into = {kind: cipher.decrypt_into for kind, cipher in receiving.items()}
+
+    def reserve(self, count: int) -> int | None:
+        """Take ``count`` consecutive counters and tell the first; None where the keypair is used up.
+
+        No counter is ever given out twice.
+        """
+        first = self.counter
+        if first + count > REJECT_AFTER_MESSAGES:
+            return None
+        self.counter = first + count
+        return first
 
 
 class PeerTransport:
     """Seals and opens the data messages of one peer.
 
-    ``mtu`` is the device's, in bytes: padding never makes a packet longer than it. ``on_confirmed`` is
-    called with the local index when ``next`` becomes current (KeypairConfirmed for the control process).
+    ``mtu`` is the device's, in bytes: padding never makes a packet longer than it. ``message_type`` is what
+    is sent: TYPE_DATA, or TYPE_DATA_AES where the peer wants that. ``on_confirmed`` is called with the local
+    index when ``next`` becomes current (KeypairConfirmed for the control process).
     """
 
     def __init__(self, mtu: int, on_confirmed: Callable[[int], None] | None = None) -> None:
         self.mtu = mtu
+        self.message_type = TYPE_DATA
         self._on_confirmed = on_confirmed
-        self._slots: KeypairSlots[_Session] = KeypairSlots()
-        self._by_index: dict[int, _Session] = {}
+        self._slots: KeypairSlots[Session] = KeypairSlots()
+        self._by_index: dict[int, Session] = {}
 
     def install(self, keypair: Keypair) -> list[int]:
         """Take a keypair of a completed handshake; returns the local indices that are void now."""
-        session = _Session(keypair)
+        session = Session(keypair)
         evicted = self._slots.install(session)
         self._forget(evicted)
         self._by_index[session.local_index] = session
@@ -97,7 +147,7 @@ class PeerTransport:
         session = self._slots.current
         return session is not None and now < session.expires and session.counter < REJECT_AFTER_MESSAGES
 
-    def seal(self, plaintext: bytes, now: float) -> bytes | None:
+    def seal(self, plaintext: bytes | memoryview, now: float) -> bytes | None:
         """A whole datagram with ``plaintext`` in it (empty: a keepalive). None when there is no keypair
         that may be used: the peer needs a handshake. No counter is ever used twice."""
         session = self._slots.current
@@ -107,12 +157,23 @@ class PeerTransport:
         if counter >= REJECT_AFTER_MESSAGES:
             return None
         session.counter = counter + 1
+        kind = self.message_type
         size = len(plaintext)
         if size & 15 and size < self.mtu:
             padding = _PADDING[size & 15]
             plaintext = b"".join((plaintext, padding[: self.mtu - size]))
-        header = HEADER.pack(TYPE_DATA, session.remote_index, counter)
-        return header + session.seal(_NONCE.pack(counter), plaintext, None)
+        header = HEADER.pack(kind, session.remote_index, counter)
+        return header + session.seal[kind](NONCE.pack(counter), plaintext, None)
+
+    def sending(self, now: float) -> Session | None:
+        """The session that :meth:`seal` would use, for whoever seals a batch; None: a handshake is needed."""
+        return self._slots.current if self.ready(now) else None
+
+    def receiving(self, index: int, now: float) -> Session | None:
+        """The session with our ``index``, for whoever opens a batch; None where there is none that may be
+        used. :meth:`open` the batch's first message, so that the session is confirmed."""
+        session = self._by_index.get(index)
+        return session if session is not None and now < session.expires else None
 
     def open(self, datagram: bytes, now: float) -> bytes:
         """The plaintext of a datagram, with its padding (empty: a keepalive). Each is delivered once.
@@ -124,12 +185,12 @@ class PeerTransport:
             raise DecodeError("data_length")
         kind, index, counter = HEADER.unpack_from(datagram)
         session = self._by_index.get(index)
-        if session is None or kind != TYPE_DATA:
-            raise DecodeError("data_index" if kind == TYPE_DATA else "data_type")
+        if session is None or kind not in _TYPES:
+            raise DecodeError("data_index" if kind in _TYPES else "data_type")
         if now >= session.expires:
             raise DecodeError("data_expired")
         try:
-            plaintext = session.open(_NONCE.pack(counter), datagram[HEADER_SIZE:], None)
+            plaintext = session.open[kind](NONCE.pack(counter), datagram[HEADER_SIZE:], None)
         except InvalidTag:
             raise DecodeError("data_tag") from None
         if not session.replay.accept(counter):
@@ -138,12 +199,12 @@ class PeerTransport:
             self._confirm(session)
         return plaintext
 
-    def _confirm(self, session: _Session) -> None:
+    def _confirm(self, session: Session) -> None:
         evicted = self._slots.confirm(session.local_index)
         self._forget(evicted or [])
         if self._on_confirmed is not None:
             self._on_confirmed(session.local_index)
 
-    def _forget(self, sessions: list[_Session]) -> None:
+    def _forget(self, sessions: list[Session]) -> None:
         for session in sessions:
             self._by_index.pop(session.local_index, None)

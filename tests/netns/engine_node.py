@@ -40,7 +40,7 @@ async def main(arguments: dict[str, object]) -> None:
         if isinstance(happened, Activity):
             up.set()
 
-    tun = open_tun("dv%d")
+    tun = open_tun("dv%d", vnet_header=bool(arguments.get("vnet", True)))
     local = [ip_address(text) for text in arguments["local"]]  # type: ignore[attr-defined]
     remote = [ip_network(text) for text in arguments["remote"]]  # type: ignore[attr-defined]
     prefixes = [ip_interface(f"{address}/{16 if address.version == 4 else 64}") for address in local]
@@ -50,6 +50,7 @@ async def main(arguments: dict[str, object]) -> None:
     udp.bind((own, PORT))
     engine = await EngineProcess.start(tun.fd, [udp], local, MTU, event, lambda code: say("exit", code))
     engine.set_peer(1, remote, Endpoint(str(arguments["underlay_remote"]), PORT))
+    engine.set_features(1, trains=bool(arguments.get("trains")), aes=bool(arguments.get("aes")))
     initiator = bool(arguments["initiator"])
     (mine, its), (send, receive) = (INDICES, KEYS) if initiator else (INDICES[::-1], KEYS[::-1])
     engine.install_keypair(1, Keypair(mine, its, send, receive, initiator, time.monotonic()))

@@ -80,12 +80,13 @@ def test_strangers_get_nothing_through() -> None:
     good = sealed(pair, ipv4(A4, B4))
     wrong_tag = good[:-1] + bytes([good[-1] ^ 1])
     wrong_index = good[:4] + struct.pack("<I", INDEX_B + 1) + good[8:]
-    aes = b"\x05" + good[1:]
+    other_cipher = b"\x05" + good[1:]
+    next_type = b"\x06" + good[1:]
     reserved = good[:1] + b"\x01" + good[2:]
-    assert dropped(pair, b"", good[:31], aes, reserved, wrong_index, wrong_tag) == {
+    assert dropped(pair, b"", good[:31], next_type, reserved, other_cipher, wrong_index, wrong_tag) == {
         "not_data": 4,
         "unknown_index": 1,
-        "data_tag": 1,
+        "data_tag": 2,
     }
     assert pair.b.events == []  # nothing was told, nobody roamed
 

@@ -49,7 +49,7 @@ def test_a_run_fits_one_ip_packet() -> None:
 
 def test_without_segments_every_datagram_goes_alone() -> None:
     pair = Pair.make()
-    pair.a.engine._outbound._segments = {socket.AF_INET: False}
+    pair.a.engine._outbound._transmitter._segments = {socket.AF_INET: False}
     pair.a.send(ipv4(A4, B4), ipv4(A4, B4))
     assert [len(run) for run, _ in pair.a.socket.sent] == [1, 1]
 
@@ -126,11 +126,15 @@ def test_the_queue_is_capped_in_bytes_for_one_and_for_all(monkeypatch: pytest.Mo
     pair.a.engine.handle_command(SetPeer(2, (), None), 0.0)
     table = pair.a.engine._peers
     one, two = table.by_number[1], table.by_number[2]
-    assert [table.enqueue(one, bytes(1000), 0.0) for _ in range(4)] == [0, 0, 0, 1]
-    assert table.enqueue(one, bytes(3001), 0.0) == 1
-    assert [table.enqueue(two, bytes(1000), 0.0) for _ in range(2)] == [0, 1]
+    assert [table.enqueue(one, waiting(1000)) for _ in range(4)] == [0, 0, 0, 1]
+    assert table.enqueue(one, waiting(3001)) == 1
+    assert [table.enqueue(two, waiting(1000)) for _ in range(2)] == [0, 1]
     table.erase_keypairs(one)
-    assert [table.enqueue(two, bytes(1000), 0.0) for _ in range(2)] == [0, 0]
+    assert [table.enqueue(two, waiting(1000)) for _ in range(2)] == [0, 0]
+
+
+def waiting(size: int) -> peers.Waiting:
+    return peers.Waiting(bytes(size), 0.0, is_packet=True)
 
 
 def test_what_waited_too_long_is_not_sent() -> None:

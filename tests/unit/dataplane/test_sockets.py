@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 
 import pytest
 from engines_in_memory import FakeSocket
@@ -28,7 +29,24 @@ def test_addresses_for_socket_calls() -> None:
     ],
 )
 def test_the_length_of_each_datagram_of_a_run(ancillary: list[tuple[int, int, bytes]], stride: int) -> None:
-    assert sockets.stride_of(ancillary, 3000) == stride
+    assert sockets.received(ancillary, 3000) == (stride, 0)
+
+
+@pytest.mark.parametrize(
+    ("ancillary", "ecn"),
+    [
+        ((socket.IPPROTO_IP, socket.IP_TOS, b"\x03"), 3),
+        ((socket.IPPROTO_IP, socket.IP_TOS, b"\xb9"), 1),
+        ((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, (0xBA).to_bytes(4, sys.byteorder)), 2),
+        ((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, bytes(4)), 0),
+        ((socket.SOL_SOCKET, socket.IP_TOS, b"\x03"), 0),
+        ((socket.IPPROTO_IP, socket.IP_TOS, b""), 0),
+    ],
+)
+def test_the_congestion_bits(ancillary: tuple[int, int, bytes], ecn: int) -> None:
+    runs = (sockets.SOL_UDP, sockets.UDP_GRO, (1452).to_bytes(4, sys.byteorder))
+    assert sockets.received([ancillary], 3000) == (3000, ecn)
+    assert sockets.received([runs, ancillary], 3000) == (1452, ecn)
 
 
 def test_a_shared_socket_keeps_its_options() -> None:
@@ -45,6 +63,7 @@ def test_an_own_socket_gets_buffers_and_runs() -> None:
         (socket.SO_RCVBUF, sockets.SOCKET_BUFFER),
         (socket.SO_SNDBUF, sockets.SOCKET_BUFFER),
         (sockets.UDP_GRO, 1),
+        (13, 1),  # IP_RECVTOS
     ]
 
 

@@ -16,6 +16,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.identity import Identity
 from dhtvpn.membership.network_id import create
 from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.networks import Cipher
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.events import Events
@@ -78,6 +79,7 @@ class Bench:
                 bootstrap=(),
                 port=None,
                 interface=None,
+                cipher=Cipher.AUTO,
                 socket_path=directory / "sock",
             ),
             identity=identity,
@@ -86,6 +88,7 @@ class Bench:
             directory=self.directory,  # type: ignore[arg-type]
             local_end=SimpleNamespace(  # type: ignore[arg-type]
                 engine=SimpleNamespace(pid=1, offloads=("udp_gro",)),
+                features=0,
                 interface="dhtvpn0",
                 move=self._move_address,
             ),

@@ -1,0 +1,92 @@
+"""Sends sealed datagrams to a peer's endpoint: as runs, one call each, where the kernel cuts runs.
+
+Sending never waits. What the socket does not take at once is dropped and counted: the queue of a tunnel
+belongs to the programs that use it, and TCP finds out how fast it may send.
+"""
+
+import logging
+import socket
+from collections.abc import Sequence
+
+from dhtvpn.dataplane.peers import Peer
+from dhtvpn.dataplane.sockets import (
+    DEFER,
+    MAX_RUN_BYTES,
+    MAX_RUN_DATAGRAMS,
+    NO_RUNS,
+    TOO_LONG,
+    ecn_option,
+    segment_option,
+)
+from dhtvpn.drops import Drops
+
+log = logging.getLogger(__name__)
+
+
+class Transmitter:
+    """``sockets`` are by address family; ``segments`` tells which of them can send runs (UDP_SEGMENT)."""
+
+    def __init__(self, sockets: dict[int, socket.socket], segments: dict[int, bool], drops: Drops) -> None:
+        self._sockets = sockets
+        self._segments = dict(segments)
+        self._drops = drops
+
+    def send(self, peer: Peer, datagrams: Sequence[bytes], ecn: int) -> bool:
+        """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
+        before, start, count = peer.tx_bytes, 0, len(datagrams)
+        while start < count:
+            end = _run_end(datagrams, start) if self._segments.get(peer.family) else start + 1
+            self._send_parts(peer, datagrams[start:end], len(datagrams[start]), ecn)
+            start = end
+        return peer.tx_bytes != before
+
+    def send_run(self, peer: Peer, run: memoryview, stride: int, ecn: int) -> bool:
+        """Send the datagrams in ``run``, each ``stride`` bytes long but the last, which may be shorter."""
+        before = peer.tx_bytes
+        if self._segments.get(peer.family) or len(run) <= stride:
+            self._send_parts(peer, [run], stride, ecn)
+        else:
+            self._one_by_one(peer, [run], stride, ecn)
+        return peer.tx_bytes != before
+
+    def _send_parts(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
+        """One call for datagrams of ``stride`` bytes; where the kernel does not take them so, one by one. A
+        datagram that is too long for the path leaves in fragments (docs/protocol/engine.md)."""
+        sock, size = self._sockets.get(peer.family), sum(map(len, parts))
+        count = -(-size // stride)
+        if peer.address is None or sock is None:
+            self._drops.count("dataplane", "no_endpoint", count)
+            return
+        options = ecn_option(peer.family, ecn)
+        if count > 1:
+            options += segment_option(stride)
+        try:
+            peer.tx_bytes += sock.sendmsg(parts, options, 0, peer.address)
+        except OSError as error:
+            if error.errno in DEFER:
+                self._drops.count("dataplane", "udp_busy", count)
+            elif count > 1 and error.errno in (TOO_LONG | NO_RUNS):
+                if error.errno in NO_RUNS:
+                    log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
+                    self._segments[peer.family] = False
+                self._one_by_one(peer, parts, stride, ecn)
+            else:
+                self._drops.count("dataplane", "udp_refused", count)
+
+    def _one_by_one(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
+        for part in parts:
+            for start in range(0, len(part), stride):
+                datagram = part[start : start + stride]
+                self._send_parts(peer, [datagram], len(datagram), ecn)
+
+
+def _run_end(datagrams: Sequence[bytes], start: int) -> int:
+    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end."""
+    size, count = len(datagrams[start]), len(datagrams)
+    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))
+    end = start + 1
+    while end < limit and len(datagrams[end]) == size:
+        end += 1
+    if end < limit and len(datagrams[end]) < size:
+        end += 1
+    return end
