@@ -1,7 +1,9 @@
 """The engine process: ``python -m dhtvpn.dataplane --control-fd N --tun-fd N [--udp4-fd N] [--udp6-fd N]``.
 
-Started by ``process.EngineProcess`` with the descriptors open. Keys and addresses come over the control
-descriptor only. Exits 0 when that is closed, 1 with one line on stderr when it cannot go on.
+Started by ``starter.EngineStarter`` with the descriptors open; the engine itself is forked from it
+(``nursery``), and gets keys and addresses over a channel of its own only. Exits 0 when the control
+descriptor is closed. An engine exits 0 when its channel is closed, 1 with one line on stderr when it
+cannot go on.
 
 asyncio, pyroute2 and argparse are not imported: what this process imports is what a start costs.
 """
@@ -10,12 +12,14 @@ import os
 import socket
 import sys
 
+from dhtvpn.confinement import kernel
 from dhtvpn.dataplane import confine
 from dhtvpn.dataplane.channel import ControlChannel
 from dhtvpn.dataplane.device import DescriptorDevice
 from dhtvpn.dataplane.engine import Engine
 from dhtvpn.dataplane.loop import serve
 from dhtvpn.dataplane.messages import Ready
+from dhtvpn.dataplane.nursery import tend
 from dhtvpn.dataplane.offloads import has_aes_instructions, socket_offloads
 from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.errors import DhtVpnError, UsageError
@@ -50,21 +54,31 @@ def parse_arguments(arguments: list[str]) -> dict[str, int]:
 
 
 def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
-    """Set up, give up privileges, say Ready, and serve. ``receive`` False: the sockets only send."""
-    channel = ControlChannel(socket.socket(fileno=options["--control-fd"]))
+    """Set up, give up privileges, and fork an engine whenever the control process orders one.
+
+    ``receive`` False: the sockets only send.
+    """
+    orders = socket.socket(fileno=options["--control-fd"])
     sockets = [socket.socket(fileno=options[name]) for name in ("--udp4-fd", "--udp6-fd") if name in options]
     segments = {int(sock.family): prepare(sock, receive) for sock in sockets}
     device = DescriptorDevice(options["--tun-fd"])
     offloads = [*device.offloads, *socket_offloads(sockets, segments.values(), receive=receive)]
     if has_aes_instructions():
         offloads.append("aes")
-    confine.drop_privileges()  # from here on nothing is imported or opened
-    if not confine.die_with_parent(parent):
+    confine.drop_privileges()
+    confine.leave_file_system()  # from here on nothing is imported or opened
+    if not kernel.die_with_parent(parent):
         return
-    engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
-    channel.drops = engine.drops
-    channel.send(Ready(tuple(offloads)))
-    serve(engine, channel, options["--tun-fd"], sockets if receive else ())
+
+    def run_engine(connected: socket.socket) -> None:
+        """One engine, in a process of its own: say Ready and serve."""
+        channel = ControlChannel(connected)
+        engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
+        channel.drops = engine.drops
+        channel.send(Ready(tuple(offloads)))
+        serve(engine, channel, options["--tun-fd"], sockets if receive else ())
+
+    tend(orders, run_engine)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,8 @@ to the engine; so a new engine can be started when one has died. Commands are pl
 """
 
 import asyncio
-import contextlib
 import logging
-import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -32,6 +29,7 @@ from dhtvpn.dataplane.messages import (
     decode_event,
     encode,
 )
+from dhtvpn.dataplane.starter import Child, EngineStarter
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, SystemRefusedError
 from dhtvpn.wireguard.keypair import Keypair
@@ -43,9 +41,6 @@ END_TIMEOUT_S = 2.0  # ours: how long the engine may take to notice that we clos
 EVENT_BATCH = 256  # events handled before the event loop gets its next turn
 MAX_WAITING_COMMANDS = 1 << 16  # ours: an engine that has not read for that long will not come back
 CHANNEL_BUFFER = 1 << 20  # bytes of kernel buffer in each direction
-MAX_LOG_LINE = 500  # characters of one line of the engine's stderr
-
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
 class EngineProcess:
@@ -53,12 +48,14 @@ class EngineProcess:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        child: Child,
+        starter: EngineStarter | None,
         channel: socket.socket,
         on_event: Callable[[Event], None],
         on_exit: Callable[[int], None] | None,
     ) -> None:
-        self._process = process
+        self._child = child
+        self._starter = starter
         self._channel = channel
         self._on_event = on_event
         self._on_exit = on_exit
@@ -82,34 +79,39 @@ class EngineProcess:
         on_exit: Callable[[int], None] | None = None,
         *,
         receive: bool = True,
+        starter: EngineStarter | None = None,
     ) -> "EngineProcess":
         """Start an engine on the device ``tun_fd`` and at most one UDP socket per family; wait until it runs.
 
         ``on_event`` gets its events; ``on_exit`` its exit code (negative: the signal), if it ends before
         :meth:`close`. ``receive`` False: the sockets are for sending only, and data messages come by
-        :meth:`datagram`. The descriptors stay the caller's. Raises SystemRefusedError.
+        :meth:`datagram`. The descriptors stay the caller's. ``starter`` was made on the same descriptors;
+        without one, the engine gets one of its own, which takes privileges. Raises SystemRefusedError.
         """
+        own = None if starter is not None else EngineStarter(tun_fd, sockets, receive=receive)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            for end in (ours, theirs):
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
-            try:
-                process = await _spawn(theirs.fileno(), tun_fd, sockets, receive)
-            except OSError as error:
-                ours.close()
-                raise SystemRefusedError(f"cannot start the engine process ({error.strerror})") from error
-            except BaseException:
-                ours.close()
-                raise
-        engine = cls(process, ours, on_event, on_exit)
+        try:
+            with theirs:
+                for end in (ours, theirs):
+                    end.setblocking(False)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    child = await (starter or own).start(theirs)  # type: ignore[union-attr]
+        except BaseException as error:
+            ours.close()
+            if own is not None:
+                await own.close()
+            if isinstance(error, TimeoutError):
+                raise _too_slow() from None
+            raise
+        engine = cls(child, own, ours, on_event, on_exit)
         try:
             engine.configure(local_addresses, mtu)
             async with asyncio.timeout(START_TIMEOUT_S):
                 await engine._ready
         except TimeoutError:
             await engine.close()
-            raise SystemRefusedError(f"the engine process did not start in {START_TIMEOUT_S:.0f} s") from None
+            raise _too_slow() from None
         except BaseException:
             await engine.close()
             raise
@@ -117,7 +119,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def configure(self, local_addresses: Iterable[Address], mtu: int) -> None:
         """The addresses that packets may be delivered to, and the MTU of the device in bytes."""
@@ -173,9 +175,10 @@ class EngineProcess:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await asyncio.shield(self._watch)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                self._process.kill()
+            self._child.kill()
             await self._watch
+        if self._starter is not None:
+            await self._starter.close()
 
     def _command(self, command: Command) -> None:
         """Send ``command`` now, or as soon as the engine reads again. Lost where the engine is gone."""
@@ -195,8 +198,7 @@ class EngineProcess:
             log.error("the engine does not read its commands any more: ending it")
             self._waiting.clear()
             self._shut_channel()
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                self._process.kill()
+            self._child.kill()
             return
         self._waiting.append(data)
 
@@ -236,12 +238,8 @@ class EngineProcess:
                 self._ready.set_result(None)
 
     async def _watch_exit(self) -> None:
-        """Log what the engine writes to stderr, then see how it ended."""
-        stderr = self._process.stderr
-        assert stderr is not None  # noqa: S101 - it was started with a pipe
-        while line := await _read_line(stderr):
-            log.error("engine: %s", line.decode(errors="replace").rstrip()[:MAX_LOG_LINE])
-        code = await self._process.wait()
+        """See how it ends."""
+        code = await self._child.ended
         if not self._ready.done():
             self._ready.set_exception(
                 SystemRefusedError(f"the engine process ended at once (exit code {code})")
@@ -260,32 +258,5 @@ class EngineProcess:
             self._channel.close()
 
 
-async def _read_line(stderr: asyncio.StreamReader) -> bytes:
-    try:
-        return await stderr.readline()
-    except ValueError:  # longer than the reader's limit: that part is thrown away
-        return b"(a line that is too long)"
-
-
-async def _spawn(
-    control: int, tun: int, sockets: Sequence[socket.socket], receive: bool
-) -> asyncio.subprocess.Process:
-    arguments = ["--control-fd", str(control), "--tun-fd", str(tun)]
-    for sock in sockets:
-        arguments += ["--udp6-fd" if sock.family == socket.AF_INET6 else "--udp4-fd", str(sock.fileno())]
-    if not receive:
-        arguments.append("--send-only")
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # nothing is imported from the directory that root happens to stand in
-        "-s",
-        "-m",
-        "dhtvpn.dataplane",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        pass_fds=(control, tun, *(sock.fileno() for sock in sockets)),
-        start_new_session=True,  # Ctrl-C is for the control process, which ends the engine in order
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-    )
+def _too_slow() -> SystemRefusedError:
+    return SystemRefusedError(f"the engine process did not start in {START_TIMEOUT_S:.0f} s")

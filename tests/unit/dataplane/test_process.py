@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from engines_in_memory import INDEX_A, INDEX_B, KEY_A, KEY_B, ipv4
 
-from dhtvpn.dataplane import process
+from dhtvpn.dataplane import process, starter
 from dhtvpn.dataplane.__main__ import parse_arguments
 from dhtvpn.dataplane.messages import OFFLOADS, Activity, ControlFrame, DropCounts, Event, KeypairConfirmed
 from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.dataplane.sockets import prepare
+from dhtvpn.dataplane.starter import EngineStarter
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError, UsageError
 from dhtvpn.wireguard.keypair import Keypair
@@ -44,6 +45,7 @@ class Running:
         self.events: list[Event] = []
         self.exits: list[int] = []
         self.arrived = asyncio.Event()
+        self.starter: EngineStarter | None = None
         self.engine: EngineProcess
 
     def take(self, event: Event) -> None:
@@ -55,8 +57,10 @@ class Running:
         self.arrived.set()
 
     async def start(self) -> None:
+        device, sockets = self.device.fileno(), [self.udp]
+        self.starter = self.starter or EngineStarter(device, sockets, receive=True)
         self.engine = await EngineProcess.start(
-            self.device.fileno(), [self.udp], [IPv4Address(A4)], 1420, self.take, self.exited
+            *(device, sockets, [IPv4Address(A4)], 1420, self.take, self.exited), starter=self.starter
         )
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -88,13 +92,19 @@ async def running() -> AsyncIterator[Running]:
     await made.start()
     yield made
     await made.engine.close()
+    assert made.starter is not None
+    await made.starter.close()
     for sock in (made.host, made.device, made.udp, made.peer):
         sock.close()
     assert not alive(made.engine.pid)
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Whether it still runs; one that only waits to be collected by init does not."""
+    try:
+        return proc(pid, "stat").rpartition(b")")[2].split()[0] != b"Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def proc(pid: int, name: str) -> bytes:
@@ -152,7 +162,7 @@ async def test_keys_are_neither_in_the_arguments_nor_in_the_environment(running:
     if os.geteuid() == 0:
         environment = proc(running.engine.pid, "environ")
         assert {entry.split(b"=")[0].decode() for entry in environment.split(b"\0") if entry} <= set(
-            process._ENVIRONMENT
+            starter._ENVIRONMENT
         )
 
 
@@ -172,6 +182,18 @@ async def test_another_engine_can_take_over(running: Running) -> None:
     running.introduce()
     await asyncio.get_running_loop().sock_sendall(running.host, ipv4(A4, B4, b"again"))
     assert (await running.from_engine())[:25] == ipv4(A4, B4, b"again")
+
+
+async def test_without_the_process_that_starts_them_there_is_no_engine(running: Running) -> None:
+    assert running.starter is not None
+    watch = os.pidfd_open(running.engine.pid)
+    os.kill(running.starter.pid, signal.SIGKILL)
+    assert select.select([watch], [], [], 10)[0]
+    os.close(watch)
+    await running.until(lambda: running.exits)
+    assert running.exits == [-signal.SIGKILL] and not running.starter.alive
+    with pytest.raises(SystemRefusedError, match="ended at once"):
+        await running.start()
 
 
 async def test_a_stopped_engine_is_ended_by_close(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,10 +235,10 @@ async def test_commands_wait_for_a_slow_engine_in_order(running: Running) -> Non
 async def test_an_engine_that_cannot_start_is_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(starter.sys, "executable", "/no/such/python")
     with pytest.raises(SystemRefusedError, match="cannot start the engine"):
         await EngineProcess.start(0, [], [], 1420, lambda event: None)
-    monkeypatch.setattr(process.sys, "executable", "/bin/false")
+    monkeypatch.setattr(starter.sys, "executable", "/bin/false")
     with (
         caplog.at_level(logging.CRITICAL, "dhtvpn.dataplane.process"),
         pytest.raises(SystemRefusedError, match="ended at once"),
