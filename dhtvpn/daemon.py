@@ -1,11 +1,13 @@
 """The composition root: builds one node from its configuration, owns every descriptor, and cleans up.
 
-Order of building: lock, keys, port, TUN device, engine, node, local API. Everything is released in the
+Order of building: lock, keys, port, TUN device, engine, node, local API; then privileges are given up, and
+only then is the first datagram read. Everything is released in the
 reverse order, whatever way the node ends; what a ``kill -9`` leaves to the kernel (TUN device, addresses,
 routes, sockets, engine) goes with the last descriptor.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -17,6 +19,9 @@ from pathlib import Path
 
 from dhtvpn import files
 from dhtvpn import identity as identities
+from dhtvpn.confinement import kernel, landlock, ownership
+from dhtvpn.confinement.places import code, readable
+from dhtvpn.confinement.process import USER, Account, Confinement, account, confine, out_of_reach
 from dhtvpn.control.server import ControlServer
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
@@ -55,6 +60,8 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
         node = await _build(config, stack, report)
         with _stop_on_signal(node.stop_requested):
             await stack.enter_async_context(_serving(node, config.socket_path))
+            node.confinement = _confine(config)
+            node.port.start_reading()
             report(
                 "start", f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}"
             )
@@ -135,9 +142,11 @@ async def _open_port(config: NodeConfig, drops: Drops) -> UdpPort:
     """The port that the user asked for, else the one of the last run: peers' NATs still have a mapping
     towards it, and peers remember it. Raises SystemRefusedError."""
     if config.port is not None:
-        return await UdpPort.open(config.port, drops=drops, tunnel_sockets=True)
+        return await UdpPort.open(config.port, drops=drops, tunnel_sockets=True, reading=False)
     path = config.network_directory / "port.json"
-    port = await _reopen_port(path, drops) or await UdpPort.open(None, drops=drops, tunnel_sockets=True)
+    port = await _reopen_port(path, drops)
+    if port is None:
+        port = await UdpPort.open(None, drops=drops, tunnel_sockets=True, reading=False)
     try:
         files.write_json(path, {"port": port.port})
     except BaseException:
@@ -152,7 +161,7 @@ async def _reopen_port(path: Path, drops: Drops) -> UdpPort | None:
         stored = files.read_json(path)
         if stored is None:
             return None
-        return await UdpPort.open(int(stored["port"]), drops=drops, tunnel_sockets=True)
+        return await UdpPort.open(int(stored["port"]), drops=drops, tunnel_sockets=True, reading=False)
     except (DamagedStateError, SystemRefusedError, KeyError, TypeError, ValueError) as error:
         log.info("the port of the last run is not to be had (%s): choosing another", error)
         return None
@@ -168,12 +177,51 @@ async def _refuse_collision(config: NodeConfig) -> None:
             )
 
 
+def _confine(config: NodeConfig) -> Confinement:
+    """Give up root and every capability but the one for addresses and routes; keep two directories.
+
+    The engine is up, and the process that forks others has been started, so no program is run any more.
+    """
+    own, run = config.network_directory, config.socket_path.parent
+    who = _account(own, run) if os.geteuid() == 0 else None
+    if who is not None or os.geteuid() == 0:
+        user = who.user if who is not None else 0
+        try:
+            for directory in (own, run):
+                ownership.give(directory, user)
+        except OSError as error:
+            log.warning("cannot hand over %s (%s): what this node remembers is lost", own, error.strerror)
+    as_root = who is None and os.geteuid() == 0
+    places = [
+        *((path, rights) for path, rights in readable(as_root=as_root)),
+        (own, landlock.KEEP),
+        (run, landlock.READ_DIR | landlock.REMOVE_FILE),
+    ]
+    return confine(who, (kernel.CAP_NET_ADMIN,), places)
+
+
+def _account(own: Path, run: Path) -> Account | None:
+    """The user to become; None where there is none, or where it could not read its own program."""
+    who = account()
+    if who is None:
+        log.info("no user %r on this machine: going on as root, with one capability", USER)
+        return None
+    networks = own.parent
+    with contextlib.suppress(OSError):
+        networks.chmod(networks.stat().st_mode & 0o777 | 0o111)  # to pass through, not to list
+    # The directories are handed over: what must be open to it are the ways there.
+    if (closed := out_of_reach(who, reading=code(), passing=[own, run])) is not None:
+        log.warning("the user %r cannot reach %s: going on as root, with one capability", USER, closed)
+        return None
+    return who
+
+
 @contextmanager
 def _locked(config: NodeConfig) -> Iterator[None]:
     """One node per network and state directory: the kernel drops the lock when the process dies."""
     path: Path = config.network_directory / "lock"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SystemRefusedError(f"cannot write {path} ({error.strerror})") from error
     try:

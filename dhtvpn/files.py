@@ -4,6 +4,7 @@ Every write goes to a temporary file in the same directory, is flushed to disk, 
 ``kill -9`` or a full disk leave either the old content or the new one (rename(2)).
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -29,12 +30,18 @@ def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> None:
 
 
 def write_atomic(path: Path, content: bytes, mode: int = SECRET_MODE) -> None:
-    """Replace ``path`` by ``content`` in one step. Raises SystemRefusedError (disk full, read-only)."""
+    """Replace ``path`` by ``content`` in one step. Raises SystemRefusedError (disk full, read-only).
+
+    What root writes belongs to the owner of the directory, who has to read it: a node that is root no more.
+    """
     temporary: str | None = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
+            if os.geteuid() == 0 and (owner := path.parent.stat().st_uid) != 0:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(descriptor, owner, -1)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
@@ -56,10 +63,12 @@ def write_json(path: Path, value: Any, mode: int = SECRET_MODE) -> None:
 def read_bytes(path: Path, limit: int = 1 << 22) -> bytes | None:
     """The content of ``path``, or None where there is no such file.
 
+    A link is not followed: root reads in directories that belong to others, who could aim it at a secret.
     Raises SystemRefusedError when it cannot be read, DamagedStateError past ``limit`` bytes.
     """
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
             content = file.read(limit + 1)
     except FileNotFoundError:
         return None

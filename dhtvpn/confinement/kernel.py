@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import struct
-from pathlib import Path
 from typing import Final
 
 CAP_NET_ADMIN: Final = 12  # linux/capability.h
@@ -77,9 +76,11 @@ def bound_to(*capabilities: int) -> None:
 
 def permitted() -> int:
     """The permitted capabilities of this thread as a bit mask."""
-    status = Path("/proc/thread-self/status").read_bytes()  # no codec: it may not be readable any more
-    (value,) = (line.split()[1] for line in status.splitlines() if line.startswith(b"CapPrm:"))
-    return int(value, 16)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    sets = ctypes.create_string_buffer(24)
+    check(library().capget(header, sets))
+    _, low, _, _, high, _ = struct.unpack("=6I", sets.raw[:24])
+    return int(high << 32 | low)
 
 
 def no_new_privileges() -> None:

@@ -87,6 +87,16 @@ class EnginePart(TypedDict):
     offloads: list[str]
 
 
+class ConfinementPart(TypedDict):
+    """What the control process is confined to: its user's number, the capabilities that it holds, whether
+    only named places of the file system can be reached, and what the system did not let it give up."""
+
+    user: int
+    capabilities: list[str]
+    file_system: bool
+    not_dropped: list[str]
+
+
 class StatusDocument(TypedDict):
     """What ``GET /v1/status`` answers and ``dhtvpn status --json`` prints."""
 
@@ -97,6 +107,7 @@ class StatusDocument(TypedDict):
     peers: list[PeerPart]
     drops: dict[str, int]
     engine: EnginePart
+    confinement: ConfinementPart | None
     uptime_s: float
 
 

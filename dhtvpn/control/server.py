@@ -309,15 +309,19 @@ def _take_socket(path: Path, group_id: int | None) -> socket.socket:
 
 
 def _bind(listener: socket.socket, path: Path, group_id: int | None) -> None:
-    """Bound for the owner only, then opened to the group, then listening: never open to others."""
-    old_umask = os.umask(0o177)
+    """Bound with its final mode, then given to the group, then listening: never open to others.
+
+    The directory may belong to another user, who could put a link in the place of the socket: so no call
+    here follows one.
+    """
+    shared = group_id is not None and (os.geteuid() == 0 or group_id in (os.getegid(), *os.getgroups()))
+    old_umask = os.umask(0o117 if shared else 0o177)
     try:
         listener.bind(str(path))
     finally:
         os.umask(old_umask)
-    if group_id is not None:
+    if shared and group_id is not None:
         with suppress(PermissionError):
-            os.chown(path, -1, group_id)
-            path.chmod(0o660)
+            os.lchown(path, -1, group_id)
     listener.listen(SOCKET_BACKLOG)
     listener.setblocking(False)

@@ -55,8 +55,6 @@ class UdpPort:
         self._loop = asyncio.get_running_loop()
         self.stun = StunRouter(drops)
         self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self.stun.handle_datagram}
-        for control in sockets.control.values():
-            self._loop.add_reader(control, self._read_batch, control)
 
     @classmethod
     async def open(
@@ -67,15 +65,25 @@ class UdpPort:
         *,
         drops: Drops,
         tunnel_sockets: bool,
+        reading: bool = True,
     ) -> "UdpPort":
         """Bind ``port`` (None or 0: a free one, the same on both families) and start reading.
 
         ``host_v4`` or ``host_v6`` None leaves that family out; a family that the machine does not have
         is left out too (``families`` says which are there). ``tunnel_sockets`` adds the engine's sockets.
+        ``reading`` False: datagrams wait in the kernel until :meth:`start_reading`.
         Raises SystemRefusedError: port in use, not allowed, address not of this machine, no network.
         """
         hosts = {family: host for family, host in ((4, host_v4), (6, host_v6)) if host is not None}
-        return cls(open_sockets(port, hosts, tunnel_sockets), drops)
+        opened = cls(open_sockets(port, hosts, tunnel_sockets), drops)
+        if reading:
+            opened.start_reading()
+        return opened
+
+    def start_reading(self) -> None:
+        """Let datagrams in."""
+        for control in self._sockets.control.values():
+            self._loop.add_reader(control, self._read_batch, control)
 
     @property
     def port(self) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.dataplane.sockets import super_packet_payload
+from dhtvpn.dataplane.starter import EngineStarter
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
@@ -57,6 +58,7 @@ class LocalEnd:
         self._network_id = network_id
         self._ipv4 = ipv4
         self._ipv6 = ipv6
+        self._starter = EngineStarter(tun.fd, port.engine_sockets, receive=port.kernel_demux)
         self._restart: asyncio.Task[None] | None = None
         self._cipher = cipher
         self.listener: EngineListener | None = None
@@ -79,7 +81,11 @@ class LocalEnd:
         Raises SystemRefusedError: no privilege, no device, name taken, addresses refused.
         """
         tun = _open_interface(interface)
-        end = cls(tun, port, network_id=network_id, ipv4=ipv4, ipv6=ipv6, cipher=cipher)
+        try:
+            end = cls(tun, port, network_id=network_id, ipv4=ipv4, ipv6=ipv6, cipher=cipher)
+        except BaseException:
+            tun.close()
+            raise
         try:
             addresses: list[links.Interface] = [end._on_link(ipv4)]
             if links.has_ipv6():
@@ -90,6 +96,7 @@ class LocalEnd:
             await links.limit_super_packets(tun.name, *super_packet_payload(MTU))
             await end._start_engine()
         except BaseException:
+            await end._starter.close()
             tun.close()
             raise
         return end
@@ -123,6 +130,7 @@ class LocalEnd:
             self._restart.cancel()
             await asyncio.gather(self._restart, return_exceptions=True)
         await self.engine.close()
+        await self._starter.close()
         self._tun.close()
 
     def _on_link(self, address: IPv4Address) -> IPv4Interface:
@@ -136,7 +144,7 @@ class LocalEnd:
             MTU,
             self._engine_event,
             self._engine_died,
-            receive=self._port.kernel_demux,
+            starter=self._starter,
         )
         self._port.on_data(self.engine.datagram)
 

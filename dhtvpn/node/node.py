@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from dhtvpn.confinement.process import Confinement
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.kademlia import KademliaDirectory
@@ -81,6 +82,8 @@ class Node:
         self.directory.read_only = True  # until a survey shows that strangers can reach us
         self.local_end = local_end
         self.engine_restarts = 0
+        self.confinement: Confinement | None = None
+        """What this process has given up; None before it has."""
         self.surroundings = surroundings
         self.events = events
         self.drops = drops

@@ -45,9 +45,23 @@ def status_document(node: "Node") -> dict[str, Any]:
             "restarts": node.engine_restarts,
             "offloads": list(node.local_end.engine.offloads),
         },
+        "confinement": confinement_document(node),
         "uptime_s": round(time.monotonic() - node.started, 1),
         "peers": [peer_document(node, peer) for peer in node.table.all()],
         "drops": node.drops.as_dict(),
+    }
+
+
+def confinement_document(node: "Node") -> dict[str, Any] | None:
+    """What the control process has given up, and what it could not; None before it has."""
+    done = node.confinement
+    if done is None:
+        return None
+    return {
+        "user": done.user,
+        "capabilities": list(done.capabilities),
+        "file_system": done.file_system,
+        "not_dropped": list(done.not_dropped),
     }
 
 

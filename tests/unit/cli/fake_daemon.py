@@ -60,6 +60,7 @@ class FakeNode:
             "peers": self.peers,
             "drops": {"record.signature": 2, "nat.stun": 1},
             "engine": {"pid": 7, "restarts": 2, "offloads": ["udp_segment", "udp_gro"]},
+            "confinement": None,
             "uptime_s": 3725.5,
         }
 

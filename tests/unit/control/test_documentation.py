@@ -15,6 +15,7 @@ PARTS = (
     schema.NatPart,
     schema.DhtPart,
     schema.EnginePart,
+    schema.ConfinementPart,
     schema.PeerPart,
     schema.PingReply,
     schema.ProgressEvent,
