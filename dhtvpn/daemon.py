@@ -7,7 +7,6 @@ routes, sockets, engine) goes with the last descriptor.
 """
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -19,9 +18,10 @@ from pathlib import Path
 
 from dhtvpn import files
 from dhtvpn import identity as identities
-from dhtvpn.confinement import kernel, landlock, ownership
-from dhtvpn.confinement.places import code, readable
-from dhtvpn.confinement.process import USER, Account, Confinement, account, confine, out_of_reach
+from dhtvpn.confinement import kernel, landlock
+from dhtvpn.confinement.account import take_over
+from dhtvpn.confinement.places import readable
+from dhtvpn.confinement.process import Confinement, confine
 from dhtvpn.control.server import ControlServer
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
@@ -71,6 +71,8 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
             finally:
                 report("stop", "leaving")
                 await node.depart()
+            if node.failure is not None:
+                raise node.failure
 
 
 async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[str, str], None]) -> Node:
@@ -180,40 +182,20 @@ async def _refuse_collision(config: NodeConfig) -> None:
 def _confine(config: NodeConfig) -> Confinement:
     """Give up root and every capability but the one for addresses and routes; keep two directories.
 
-    The engine is up, and the process that forks others has been started, so no program is run any more.
+    The engine is up, and so is the process that others are forked from: no program is run any more.
     """
     own, run = config.network_directory, config.socket_path.parent
-    who = _account(own, run) if os.geteuid() == 0 else None
-    if who is not None or os.geteuid() == 0:
-        user = who.user if who is not None else 0
-        try:
-            for directory in (own, run):
-                ownership.give(directory, user)
-        except OSError as error:
-            log.warning("cannot hand over %s (%s): what this node remembers is lost", own, error.strerror)
-    as_root = who is None and os.geteuid() == 0
+    try:
+        who = take_over([own, run])
+    except OSError as error:
+        log.warning("cannot hand over %s (%s): going on as root", own, error.strerror)
+        who = None
     places = [
-        *((path, rights) for path, rights in readable(as_root=as_root)),
+        *readable(as_root=who is None and os.geteuid() == 0),
         (own, landlock.KEEP),
         (run, landlock.READ_DIR | landlock.REMOVE_FILE),
     ]
     return confine(who, (kernel.CAP_NET_ADMIN,), places)
-
-
-def _account(own: Path, run: Path) -> Account | None:
-    """The user to become; None where there is none, or where it could not read its own program."""
-    who = account()
-    if who is None:
-        log.info("no user %r on this machine: going on as root, with one capability", USER)
-        return None
-    networks = own.parent
-    with contextlib.suppress(OSError):
-        networks.chmod(networks.stat().st_mode & 0o777 | 0o111)  # to pass through, not to list
-    # The directories are handed over: what must be open to it are the ways there.
-    if (closed := out_of_reach(who, reading=code(), passing=[own, run])) is not None:
-        log.warning("the user %r cannot reach %s: going on as root, with one capability", USER, closed)
-        return None
-    return who
 
 
 @contextmanager

@@ -6,12 +6,17 @@ network it belongs to or that two epochs belong together (docs/threat-model.md).
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from dhtvpn import files
+from dhtvpn.confinement import landlock
+from dhtvpn.confinement.account import take_over
+from dhtvpn.confinement.places import readable
+from dhtvpn.confinement.process import confine
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.remembered import RememberedContacts
 from dhtvpn.drops import Drops
@@ -42,13 +47,15 @@ async def run_bootstrap(
     """
     host_v4, host_v6, number = _addresses(listen)
     drops = Drops()
-    port = await UdpPort.open(number, host_v4, host_v6, drops=drops, tunnel_sockets=False)
-    contacts = _contacts(state_dir)
+    port = await UdpPort.open(number, host_v4, host_v6, drops=drops, tunnel_sockets=False, reading=False)
     try:
+        contacts = _contacts(state_dir)
+        _confine(state_dir)
         StunService(port)
         directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
         port.on_dht(directory.handle_datagram)
         shown = ", ".join(str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None)
+        port.start_reading()
         await directory.start()
         report("start", f"bootstrap node on {shown} (UDP)")
         ready()
@@ -131,6 +138,19 @@ def _contacts(state_dir: Path | None) -> RememberedContacts | None:
         return None
     files.make_directory(state_dir)
     return RememberedContacts(state_dir / "contacts.json")
+
+
+def _confine(state_dir: Path | None) -> None:
+    """The port is bound: nothing takes a privilege any more, and nothing is written but the contacts."""
+    try:
+        who = take_over([] if state_dir is None else [state_dir])
+    except OSError as error:
+        log.warning("cannot hand over %s (%s): contacts are not remembered", state_dir, error.strerror)
+        who = None
+    places = readable(as_root=who is None and os.geteuid() == 0)
+    if state_dir is not None:
+        places.append((state_dir, landlock.KEEP))
+    confine(who, (), places)
 
 
 def _save(

@@ -6,26 +6,17 @@ process goes on with what it could not give up (docs/threat-model.md says what t
 
 import logging
 import os
-import pwd
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dhtvpn.confinement import kernel, landlock
+from dhtvpn.confinement.account import Account
 
 log = logging.getLogger(__name__)
 
-USER: Final = "dhtvpn"  # the system user that nodes run as, where the machine has it
 _CAPABILITY_NAMES: Final = {kernel.CAP_NET_ADMIN: "net_admin"}
-
-
-@dataclass(frozen=True)
-class Account:
-    """A user and its own group, by number."""
-
-    user: int
-    group: int
 
 
 @dataclass(frozen=True)
@@ -37,31 +28,6 @@ class Confinement:
     file_system: bool
     """Only named places of it can be reached (Landlock)."""
     not_dropped: tuple[str, ...]
-
-
-def account(name: str = USER) -> Account | None:
-    """The system user ``name``; None where this machine has none, or where it is root."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    return Account(entry.pw_uid, entry.pw_gid) if entry.pw_uid else None
-
-
-def out_of_reach(who: Account, reading: Iterable[Path], passing: Iterable[Path]) -> Path | None:
-    """The first path that ``who`` cannot get to: ``reading`` are to be read, of ``passing`` only the way
-    there must be open. None where all is well. For root only."""
-    groups, group = os.getgroups(), os.getegid()
-    os.setgroups([])
-    os.setegid(who.group)
-    os.seteuid(who.user)
-    try:
-        wanted = [*((path, os.R_OK) for path in reading), *((path, os.F_OK) for path in passing)]
-        return next((path for path, how in wanted if not os.access(path, how, effective_ids=True)), None)
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(groups)
 
 
 def confine(

@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 MTU = 1420
 """Bytes of an inner packet: 1,500 less IPv6, UDP and WireGuard headers (40 + 8 + 32)."""
-ENGINE_RETRY_S = 5.0
+STEADY_S = 10.0
+"""An engine that has run for so long is replaced at once when it ends, one that ends sooner after a pause."""
+RESTART_PAUSES_S = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
+"""Pauses before the first, second, ... new engine in a row; the last one repeats."""
 INTERFACE_NAMES = 16
 """Names tried, from dhtvpn0 on, where the user gave none."""
 
@@ -37,7 +40,11 @@ class EngineListener(Protocol):
 
     def engine_event(self, event: engine_events.Event) -> None: ...
 
+    def engine_ended(self, code: int, pause_s: float) -> None: ...
+
     def engine_replaced(self, engine: EngineProcess) -> None: ...
+
+    def engine_lost(self, error: SystemRefusedError) -> None: ...
 
 
 class LocalEnd:
@@ -45,9 +52,10 @@ class LocalEnd:
 
     def __init__(
         self,
+        *,
         tun: Tun,
         port: UdpPort,
-        *,
+        starter: EngineStarter,
         network_id: NetworkId,
         ipv4: IPv4Address,
         ipv6: IPv6Address,
@@ -58,8 +66,10 @@ class LocalEnd:
         self._network_id = network_id
         self._ipv4 = ipv4
         self._ipv6 = ipv6
-        self._starter = EngineStarter(tun.fd, port.engine_sockets, receive=port.kernel_demux)
+        self._starter = starter
         self._restart: asyncio.Task[None] | None = None
+        self._started_at = 0.0
+        self._ended_in_a_row = 0
         self._cipher = cipher
         self.listener: EngineListener | None = None
         self.engine: EngineProcess
@@ -82,10 +92,19 @@ class LocalEnd:
         """
         tun = _open_interface(interface)
         try:
-            end = cls(tun, port, network_id=network_id, ipv4=ipv4, ipv6=ipv6, cipher=cipher)
+            starter = EngineStarter(tun.fd, port.engine_sockets, receive=port.kernel_demux)
         except BaseException:
             tun.close()
             raise
+        end = cls(
+            tun=tun,
+            port=port,
+            starter=starter,
+            network_id=network_id,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            cipher=cipher,
+        )
         try:
             addresses: list[links.Interface] = [end._on_link(ipv4)]
             if links.has_ipv6():
@@ -96,7 +115,7 @@ class LocalEnd:
             await links.limit_super_packets(tun.name, *super_packet_payload(MTU))
             await end._start_engine()
         except BaseException:
-            await end._starter.close()
+            await starter.close()
             tun.close()
             raise
         return end
@@ -146,6 +165,7 @@ class LocalEnd:
             self._engine_died,
             starter=self._starter,
         )
+        self._started_at = asyncio.get_running_loop().time()
         self._port.on_data(self.engine.datagram)
 
     def _engine_event(self, event: engine_events.Event) -> None:
@@ -153,17 +173,29 @@ class LocalEnd:
             self.listener.engine_event(event)
 
     def _engine_died(self, code: int) -> None:
-        log.warning("the engine process ended with code %d", code)
-        self._restart = asyncio.create_task(self._start_engine_again())
+        if asyncio.get_running_loop().time() - self._started_at >= STEADY_S:
+            self._ended_in_a_row = 0
+        pause_s = RESTART_PAUSES_S[min(self._ended_in_a_row, len(RESTART_PAUSES_S) - 1)]
+        self._ended_in_a_row += 1
+        log.warning("the engine process ended with code %d; another one in %.1f s", code, pause_s)
+        if self.listener is not None:
+            self.listener.engine_ended(code, pause_s)
+        self._restart = asyncio.create_task(self._start_engine_again(pause_s))
 
-    async def _start_engine_again(self) -> None:
+    async def _start_engine_again(self, pause_s: float) -> None:
         """Until it runs. A crash at every start must not become a busy loop."""
         while True:
+            await asyncio.sleep(pause_s)
             try:
                 await self._start_engine()
             except SystemRefusedError as error:
-                log.error("%s; trying again in %.0f s", error, ENGINE_RETRY_S)
-                await asyncio.sleep(ENGINE_RETRY_S)
+                if not self._starter.alive:
+                    # It is what engines are forked from, and we have no privilege any more to start another.
+                    if self.listener is not None:
+                        self.listener.engine_lost(error)
+                    return
+                pause_s = RESTART_PAUSES_S[-1]
+                log.error("%s; trying again in %.0f s", error, pause_s)
                 continue
             if self.listener is not None:
                 self.listener.engine_replaced(self.engine)

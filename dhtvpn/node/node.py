@@ -82,6 +82,8 @@ class Node:
         self.directory.read_only = True  # until a survey shows that strangers can reach us
         self.local_end = local_end
         self.engine_restarts = 0
+        self.failure: SystemRefusedError | None = None
+        """Why the node stops, where nobody asked it to."""
         self.confinement: Confinement | None = None
         """What this process has given up; None before it has."""
         self.surroundings = surroundings
@@ -256,11 +258,22 @@ class Node:
     def engine_event(self, event: engine_events.Event) -> None:
         self.tunnels.engine_event(event)
 
+    def engine_ended(self, code: int, pause_s: float) -> None:
+        """The engine died: no packet passes until there is another."""
+        how = f"was ended by signal {-code}" if code < 0 else f"ended unexpectedly (exit code {code})"
+        when = f"in {pause_s:g} s" if pause_s else "now"
+        self.events.say("warning", f"the engine process {how}; another one is started {when}")
+
     def engine_replaced(self, engine: EngineProcess) -> None:
-        """The engine died and ``engine`` is the new one: sessions come back by new handshakes."""
+        """``engine`` is the new one: sessions come back by new handshakes."""
         self.engine_restarts += 1
         self.tunnels.use_engine(engine)
-        self.events.say("warning", "the engine process ended unexpectedly and was started again")
+        self.events.say("warning", "there is a new engine process: sessions are made again")
+
+    def engine_lost(self, error: SystemRefusedError) -> None:
+        """There will be no other engine: the node ends."""
+        self.failure = SystemRefusedError(f"{error}, and no other can be started: join again")
+        self.stop_requested.set()
 
     # Loops
 
