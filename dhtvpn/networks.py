@@ -1,7 +1,7 @@
 """The networks that this machine knows, on disk: one directory each, nothing shared between them.
 
     STATE_DIR/                     0711: a member of the group may reach run/, and list nothing else
-    ├── networks/NAME/             0700
+    ├── networks/NAME/             0700, of the user dhtvpn once a node has run where there is one
     │   └── network.json           0600: the network-id and what the user chose when joining
     └── run/NAME.sock              the control socket of a running node (made by control.server)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dhtvpn.cli import logs
 from dhtvpn.cli.exits import exit_code_of
 from dhtvpn.errors import (
     DhtVpnError,
@@ -59,7 +60,7 @@ def start(
 
 def _spawn(arguments: list[str], log_file: Path, writer: int) -> "subprocess.Popen[bytes]":
     try:
-        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(log_file, logs.OPEN_FLAGS, 0o600)
     except OSError as error:
         raise SystemRefusedError(f"cannot write the log {log_file} ({error.strerror})") from error
     try:

@@ -4,6 +4,7 @@ import logging
 import logging.handlers
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 FILE_NAME = "node.log"
@@ -11,6 +12,16 @@ FILE_LIMIT = 1 << 20  # bytes, ours: one file and the one before it are kept
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FOREGROUND_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 FILE_LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)
+
+OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+"""The directory may belong to a node that is root no more: a link there must not lead root elsewhere."""
+
+
+class _OwnFile(logging.handlers.RotatingFileHandler):
+    """Opens no link."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(os.open(self.baseFilename, OPEN_FLAGS, 0o600), "a", encoding=self.encoding)  # noqa: PTH123
 
 
 def start(verbose: int, file: Path | None = None) -> None:
@@ -21,7 +32,7 @@ def start(verbose: int, file: Path | None = None) -> None:
         level = FOREGROUND_LEVELS[min(verbose, 2)]
     else:
         os.umask(0o077)  # a rotated file is made anew, and must be ours only too
-        handler = logging.handlers.RotatingFileHandler(file, maxBytes=FILE_LIMIT, backupCount=1)
+        handler = _OwnFile(file, maxBytes=FILE_LIMIT, backupCount=1, encoding="utf-8")
         level = FILE_LEVELS[min(verbose, 2)]
     handler.setFormatter(logging.Formatter(LINE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,5 +1,6 @@
-"""Giving up what a process does not need any more, by what Linux has for it: users, capabilities, Landlock.
+"""Giving up what a process does not need any more: root, capabilities, the file system, system calls.
 
-``kernel`` has the calls, ``landlock`` the file system, ``process`` the whole for a process that goes on
-running. Everything here concerns the calling thread, so it comes before a process has a second one.
+``process`` confines a process that goes on running. ``account`` chooses its user, ``kernel`` has the calls
+for capabilities, ``landlock`` (with ``places``) is for the file system, ``system_calls`` for the rest.
+Everything here concerns the calling thread, so it comes before a process has a second one.
 """

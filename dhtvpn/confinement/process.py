@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dhtvpn.confinement import kernel, landlock
+from dhtvpn.confinement import kernel, landlock, system_calls
 from dhtvpn.confinement.account import Account
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ class Confinement:
     capabilities: tuple[str, ...]
     file_system: bool
     """Only named places of it can be reached (Landlock)."""
+    system_calls: bool
+    """Those that nothing here needs are refused (seccomp)."""
     not_dropped: tuple[str, ...]
 
 
@@ -44,6 +46,7 @@ def confine(
         ("new privileges", kernel.no_new_privileges),
         ("core dumps and tracing", kernel.no_core_no_tracing),
         ("the file system", lambda: landlock.restrict(places)),
+        ("system calls", system_calls.restrict),
     ]
     if who is not None:
         steps.insert(2, ("root", lambda: kernel.become(who.user, who.group)))
@@ -55,6 +58,7 @@ def confine(
         user=os.geteuid(),
         capabilities=tuple(_CAPABILITY_NAMES.get(number, str(number)) for number in held),
         file_system="the file system" not in refused,
+        system_calls="system calls" not in refused,
         not_dropped=tuple(refused),
     )
 

@@ -89,11 +89,13 @@ class EnginePart(TypedDict):
 
 class ConfinementPart(TypedDict):
     """What the control process is confined to: its user's number, the capabilities that it holds, whether
-    only named places of the file system can be reached, and what the system did not let it give up."""
+    only named places of the file system can be reached and system calls are filtered, and what the system
+    did not let it give up."""
 
     user: int
     capabilities: list[str]
     file_system: bool
+    system_calls: bool
     not_dropped: list[str]
 
 

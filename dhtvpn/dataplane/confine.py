@@ -6,7 +6,7 @@ Each step is tried on its own; what the system refuses is left, for the engine w
 import os
 from contextlib import suppress
 
-from dhtvpn.confinement import kernel, landlock
+from dhtvpn.confinement import kernel, landlock, system_calls
 
 
 def drop_privileges() -> None:
@@ -25,3 +25,5 @@ def leave_file_system() -> None:
     """Nothing can be opened, run or made any more; what is to be imported has been imported."""
     with suppress(OSError):
         landlock.restrict([])
+    with suppress(OSError):
+        system_calls.restrict()

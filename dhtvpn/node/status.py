@@ -61,6 +61,7 @@ def confinement_document(node: "Node") -> dict[str, Any] | None:
         "user": done.user,
         "capabilities": list(done.capabilities),
         "file_system": done.file_system,
+        "system_calls": done.system_calls,
         "not_dropped": list(done.not_dropped),
     }
 

@@ -33,6 +33,9 @@ Lab = Callable[[Topology], Network]
 
 NET_ADMIN, NOBODY, SOMEBODY = 1 << 12, 65534, 54321
 BACK_WITHIN_S = 2.0
+UNIT_CAPABILITIES = (
+    "-all,+net_admin,+chown,+dac_override,+setuid,+setgid,+setpcap"  # docs/how-to/dhtvpn@.service
+)
 
 
 def rights(pid: int) -> dict[str, int]:
@@ -40,16 +43,14 @@ def rights(pid: int) -> dict[str, int]:
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     (user,) = set(lines["Uid"].split())
     found = {name: int(lines[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
-    return found | {
-        "Uid": int(user),
-        "NoNewPrivs": int(lines["NoNewPrivs"]),
-        "Threads": int(lines["Threads"]),
-    }
+    flags = {name: int(lines[name]) for name in ("NoNewPrivs", "Threads", "Seccomp")}
+    return found | flags | {"Uid": int(user)}
 
 
 def assert_confined(machine: Machine, user: int) -> None:
     """Every process of the node that runs on ``machine``: the control process, and those of the engine."""
-    none = {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapBnd": 0, "CapAmb": 0, "NoNewPrivs": 1, "Threads": 1}
+    none = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), 0)
+    none |= {"NoNewPrivs": 1, "Threads": 1, "Seccomp": 2}
     engine = status(machine)["engine"]["pid"]
     control, starter = sorted(set(machine.processes()) - {engine})
     for pid in (engine, starter):
@@ -84,13 +85,12 @@ def test_a_dead_engine_is_replaced_at_once_and_the_user_is_told(lab: Lab) -> Non
         "user": 0,
         "capabilities": ["net_admin"],
         "file_system": True,
+        "system_calls": True,
         "not_dropped": ["root"],
     }
     (bootstrap,) = boot.processes()
-    assert {name: value for name, value in rights(bootstrap).items() if value} == {
-        "NoNewPrivs": 1,
-        "Threads": 1,
-    }
+    held = {name: value for name, value in rights(bootstrap).items() if value}
+    assert held == {"NoNewPrivs": 1, "Threads": 1, "Seccomp": 2}
 
     engine = status(server)["engine"]["pid"]
     took = first_reply_after(server, overlay(desk)[0], lambda: os.kill(engine, signal.SIGKILL))
@@ -156,7 +156,8 @@ def test_with_a_user_of_its_own_the_node_is_root_no_more(lab: Lab) -> None:
     own = server.state_dir / "networks" / "lab"
 
     mounts = as_if_there_were_the_user(network)
-    join = ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", *server.dhtvpn("join", "lab")]
+    script = f'{mounts} && exec setpriv --bounding-set {UNIT_CAPABILITIES} -- "$@"'
+    join = ["unshare", "--mount", "sh", "-c", script, "sh", *server.dhtvpn("join", "lab")]
     child = server.popen(join, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     eventually(lambda: server.cli("status", check=False).returncode == 0, "the node runs")
     wait_connected(server, 1)

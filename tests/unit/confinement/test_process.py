@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give it
 
 SOMEBODY = 54321  # no user of this machine: a number is all that the kernel needs
 ATTEMPTS = """
-import ctypes, json, os, signal, socket, subprocess, sys
+import ctypes, json, os, signal, socket, subprocess, sys, threading
 from pathlib import Path
 from dhtvpn.confinement import kernel, landlock
 from dhtvpn.confinement.account import Account, give
@@ -35,6 +35,11 @@ def replace():
     (own / ".new").write_text("new")
     (own / ".new").replace(own / "state")
 
+def run_thread():
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+
 attempts = {
     "read state": lambda: (own / "state").read_text(),
     "replace state": replace,
@@ -50,6 +55,12 @@ attempts = {
     "hard link": lambda: os.link(outside, own / "hard"),
     "directory": lambda: (own / "directory").mkdir(),
     "device": lambda: os.mknod(own / "device", 0o020600, os.makedev(1, 1)),
+    "Unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
+    "pair of datagram sockets": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "pair of sockets": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+    "namespace": lambda: check(libc.unshare(0x10000000)),
+    "child": lambda: os._exit(0) if (child := os.fork()) == 0 else os.waitpid(child, 0),
+    "thread": run_thread,
     "run a program": lambda: subprocess.run(["/bin/true"], check=True),
     "signal": lambda: os.kill(parent, signal.SIGWINCH),
     "trace": lambda: check(libc.ptrace(16, parent, 0, 0)),
@@ -73,7 +84,16 @@ for name, attempt in attempts.items():
 fields = {"user": done.user, "capabilities": done.capabilities, "not_dropped": done.not_dropped}
 os.write(1, json.dumps({"results": results, **fields}).encode())
 """
-WORKS = {"read state", "replace state", "remove state", "use what was open", "set capability"}
+WORKS = {
+    "read state",
+    "replace state",
+    "remove state",
+    "use what was open",
+    "set capability",
+    "pair of sockets",
+    "child",
+    "thread",
+}
 
 
 @pytest.fixture(scope="module", params=[0, SOMEBODY], ids=["stays root", "becomes another user"])
