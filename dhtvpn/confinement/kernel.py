@@ -7,7 +7,7 @@ import signal
 import struct
 from typing import Final
 
-CAP_NET_ADMIN: Final = 12  # linux/capability.h
+CAP_SETPCAP, CAP_NET_ADMIN = 8, 12  # linux/capability.h
 NOBODY: Final = 65534  # the overflow user and group of Linux
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8  # linux/prctl.h
@@ -66,7 +66,12 @@ def keep_only(*capabilities: int) -> None:
 
 
 def bound_to(*capabilities: int) -> None:
-    """Never be able to gain any other capability. Raises OSError (EPERM without CAP_SETPCAP)."""
+    """Never be able to gain any other capability. Raises OSError.
+
+    Without CAP_SETPCAP it does nothing: :func:`no_new_privileges` alone keeps others from being gained.
+    """
+    if not permitted() >> CAP_SETPCAP & 1:
+        return
     libc, number = library(), 0
     while (there := libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) != -1:  # EINVAL after the last one
         if there and number not in capabilities:

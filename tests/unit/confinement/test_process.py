@@ -133,3 +133,17 @@ def test_it_says_what_it_is(tried: dict[str, Any]) -> None:
 def test_permitted_capabilities_are_those_of_proc() -> None:
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "CapPrm" in line)
     assert kernel.permitted() == int(line.split()[1], 16)
+
+
+def test_an_unprivileged_user_has_nothing_to_complain_of() -> None:
+    program = (
+        "from dhtvpn.confinement.process import confine\n"
+        "from dhtvpn.confinement.account import take_over\n"
+        "import os, socket\n"
+        "os.setresuid(54321, 54321, 54321)\n"
+        "assert take_over([]) is None\n"
+        "done = confine(None, (), [])\n"
+        "assert (done.user, done.capabilities, done.not_dropped) == (54321, (), ()), done\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
