@@ -18,6 +18,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.packet import ecn, virtio
+from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
 from dhtvpn.wireguard.transport import receiver_index
@@ -46,6 +47,7 @@ class Inbound:
         self._view = memoryview(buffer)
         self._vector = [self._view]
         self._trains = TrainReceiver(buffer, drops, self._deliver_super_packet, self._deliver)
+        self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
         self._frames_at = 0.0
         # of the message that is being handled
@@ -60,6 +62,11 @@ class Inbound:
 
     def from_socket(self, sock: socket.socket, now: float) -> None:
         """Receive up to SOCKET_BATCH times and handle what came."""
+        self._receive_batch(sock, now)
+        if self._joined:
+            self._write_joined()
+
+    def _receive_batch(self, sock: socket.socket, now: float) -> None:
         view, receive, family = self._view, sock.recvmsg_into, sock.family
         for _ in range(SOCKET_BATCH):
             try:
@@ -85,6 +92,8 @@ class Inbound:
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""
         plaintext = self._open(datagram_untrusted, family, source, ecn.NOT_ECT, now)
+        if self._joined:
+            self._write_joined()
         if plaintext is not None and is_segment(plaintext):
             self._view[: len(datagram_untrusted)] = datagram_untrusted
             self._open_train(plaintext, 0, len(datagram_untrusted), len(datagram_untrusted), now)
@@ -159,7 +168,20 @@ class Inbound:
                 self._drops.count("dataplane", "ecn")
                 return
             plaintext = bytes(marked)
-        self._write(header, plaintext if length == len(plaintext) else plaintext[:length])
+        packet = plaintext if length == len(plaintext) else plaintext[:length]
+        if header is virtio.NONE and not self._peer.trains and self._device.vnet_header:
+            if self._joined.offer(packet):
+                return
+            self._write_joined()  # what came before it goes before it
+        self._write(header, packet)
+
+    def _write_joined(self) -> None:
+        """Hand over the super-packets that have been made of a batch."""
+        for vector in self._joined.take():
+            try:
+                self._device.writev(vector)
+            except OSError:
+                self._drops.count("dataplane", "device_write")
 
     def _deliver_super_packet(self, buffer: bytearray, start: int, end: int) -> None:
         """A super-packet in ``buffer``, with its virtio header."""

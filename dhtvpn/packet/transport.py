@@ -25,6 +25,9 @@ CWR: Final = 0x80
 
 WORD: Final = Struct("!H")
 SEQUENCE: Final = Struct("!I")
+_SHORT_BITS: Final = 1024
+_MASKS: Final[dict[int, int]] = {}
+"""By length in bits, a multiple of 16 and at most that of half a packet."""
 _IPV4_WORDS: Final = Struct("!10H")
 _IPV4_ADDRESSES: Final = Struct("!4H")
 _IPV6_ADDRESSES: Final = Struct("!16H")
@@ -122,9 +125,16 @@ def ones_complement_sum(data: bytes | bytearray | memoryview) -> int:
 
     2**16 is 1 modulo 65535, so the sum of the words is the whole number modulo 65535 (RFC 1071 section 2).
     """
-    number = int.from_bytes(data, "big")
-    if len(data) & 1:
-        number <<= 8
+    number, bits = int.from_bytes(data, "big"), len(data) << 3
+    if bits & 8:
+        number, bits = number << 8, bits + 8
+    while bits > _SHORT_BITS:  # halving is cheaper than the division of so long a number
+        half = bits >> 5 << 4
+        mask = _MASKS.get(half)
+        if mask is None:
+            mask = _MASKS[half] = (1 << half) - 1
+        number = (number >> half) + (number & mask)
+        bits -= half - 16
     return number % 0xFFFF
 
 
