@@ -94,7 +94,7 @@ class Engine:
             case SetEndpoint():
                 peer.set_endpoint(command.endpoint)
             case SetFeatures():
-                peer.trains = command.trains
+                peer.trains, peer.udp_trains = command.trains, command.udp_trains
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA
             case Send():
                 self._outbound.send_plaintext(peer, command.plaintext, now)

@@ -91,10 +91,12 @@ class SetEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class SetFeatures:
-    """What the peer said that it takes: trains, and data messages sealed with AES-256-GCM (type 5)."""
+    """What the peer said that it takes: trains of TCP, trains of UDP, and data messages sealed with
+    AES-256-GCM (type 5)."""
 
     peer: int
     trains: bool
+    udp_trains: bool
     aes: bool
 
 
@@ -301,6 +303,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "source": _Codec(lambda value: value.pack(), _load_endpoint),
     "endpoint": _OPTIONAL_ENDPOINT,
     "trains": _FLAG,
+    "udp_trains": _FLAG,
     "aes": _FLAG,
     "sent": _FLAG,
     "received": _FLAG,

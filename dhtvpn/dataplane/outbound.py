@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dhtvpn.dataplane.device import Device
+from dhtvpn.dataplane.gathering import Gathering
 from dhtvpn.dataplane.messages import Event, NeedHandshake
 from dhtvpn.dataplane.peers import Peer, Peers, Waiting
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
@@ -21,7 +22,7 @@ from dhtvpn.packet import ecn, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
 from dhtvpn.packet.train import PARTIAL
-from dhtvpn.packet.transport import complete_checksum, layout
+from dhtvpn.packet.transport import TCP, complete_checksum, layout
 from dhtvpn.wireguard.transport import OVERHEAD, Session
 
 DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
@@ -50,30 +51,42 @@ class Outbound:
         self._drops = drops
         self._emit = emit
         self._answers = icmp.AnswerLimit()
-        self._buffer = bytearray(_AT + PACKET_MAX + 16)  # room for the padding of a last piece
-        self._view = memoryview(self._buffer)
-        self._vector = [self._view[0 if device.vnet_header else _AT : _AT + PACKET_MAX]]
+        # Each has room for the padding of a last piece behind the longest packet.
+        self._read = TrainSender(bytearray(_AT + PACKET_MAX + 16), _AT)
+        self._gathered = TrainSender(bytearray(_AT + PACKET_MAX + 16), _AT)
+        self._gathering = Gathering(self._gathered.buffer)
         self._skipped = 0 if device.vnet_header else _AT
-        self._trains = TrainSender(self._buffer, _AT)
+        self._vector = [memoryview(self._read.buffer)[self._skipped : _AT + PACKET_MAX]]
         self._collected: dict[tuple[Peer, int], list[bytes]] = {}
+        self._quiet = True
 
     def from_device(self, now: float) -> None:
         """Read a batch of packets and send them. Raises SystemRefusedError: the device is gone."""
-        readv, vector, left = self._device.readv, self._vector, DEVICE_BATCH_BYTES
-        for _ in range(DEVICE_BATCH):
-            try:
+        readv, vector, left, count = self._device.readv, self._vector, DEVICE_BATCH_BYTES, 0
+        gathering, buffer, skipped = self._gathering, self._read.buffer, self._skipped
+        try:
+            while left > 0 and count < DEVICE_BATCH:
                 size = readv(vector)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise SystemRefusedError("the network interface was removed by somebody else") from error
-                self._drops.count("dataplane", "device_read")
-                break
-            self._route(size + self._skipped, now)
-            left -= size
-            if left <= 0:
-                break
+                left -= size
+                count += 1
+                if gathering.count:
+                    if gathering.add(buffer, size + skipped):
+                        continue
+                    self._send_gathered(now)
+                if not gathering.begin(buffer, size + skipped):
+                    self._route(self._read, size + skipped, now)
+                if self._quiet:  # likely the only one: it does not wait for another look at the device
+                    self._send_gathered(now)
+                    self._send_collected()
+                    self._quiet = False
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno in _GONE:
+                raise SystemRefusedError("the network interface was removed by somebody else") from error
+            self._drops.count("dataplane", "device_read")
+        self._quiet = count <= 1
+        self._send_gathered(now)
         self._send_collected()
 
     def send_plaintext(self, peer: Peer, plaintext: bytes, now: float) -> None:
@@ -95,8 +108,8 @@ class Outbound:
         """Send what waited for a keypair, in order."""
         for waiting in self._peers.take_queue(peer, now):
             if waiting.is_packet:
-                self._view[: len(waiting.data)] = waiting.data
-                self._send(peer, len(waiting.data), now)
+                self._read.buffer[: len(waiting.data)] = waiting.data
+                self._send(peer, self._read, len(waiting.data), now)
                 continue
             datagram = peer.transport.seal(waiting.data, now)
             if datagram is None:
@@ -105,33 +118,39 @@ class Outbound:
                 self._collected.setdefault((peer, 0), []).append(datagram)
         self._send_collected()
 
-    def _route(self, end: int, now: float) -> None:
-        """Find the peer of the packet in the buffer and send it there; ``end`` is where the packet ends."""
+    def _send_gathered(self, now: float) -> None:
+        if self._gathering.count:
+            self._gathering.finish()
+            self._route(self._gathered, self._gathering.end, now)
+
+    def _route(self, place: TrainSender, end: int, now: float) -> None:
+        """Find the peer of the packet at ``place`` and send it there; ``end`` is where the packet ends."""
+        packet = memoryview(place.buffer)[_AT:end]
         try:
-            _, _, destination = addresses(self._view[_AT:end])
+            _, _, destination = addresses(packet)
         except DecodeError:
             self._drops.count("dataplane", "bad_packet_out")
             return
         number = self._peers.allowed_ips.lookup(destination)
         if number is not None:
-            self._send(self._peers.by_number[number], end, now)
+            self._send(self._peers.by_number[number], place, end, now)
         elif icmp.is_one_host(destination):
             self._drops.count("dataplane", "no_peer")
-            self._answer(icmp.unreachable(bytes(self._view[_AT:end])), now)
+            self._answer(icmp.unreachable(bytes(packet)), now)
         else:
             self._drops.count("dataplane", "group_out")  # multicast: nobody to send it to yet
 
-    def _send(self, peer: Peer, end: int, now: float) -> None:
-        """Seal the packet in the buffer, with its virtio header, for ``peer``."""
-        buffer = self._buffer
+    def _send(self, peer: Peer, place: TrainSender, end: int, now: float) -> None:
+        """Seal the packet at ``place``, behind its virtio header, for ``peer``."""
+        buffer = place.buffer
         flags, kind, _, segment, checksum_start, checksum_offset = virtio.HEADER.unpack_from(buffer)
         session = peer.transport.sending(now)
         if session is None:
-            waiting = Waiting(bytes(self._view[:end]), now, is_packet=True)
+            waiting = Waiting(bytes(buffer[:end]), now, is_packet=True)
             self._wait_for_keypair(peer, waiting, now)
             return
         if kind:
-            self._send_super_packet(peer, session, end - _AT, segment, now)
+            self._send_super_packet(peer, session, place, end - _AT, segment)
             return
         mark = ecn.bits_of(buffer, _AT)
         if flags & virtio.NEEDS_CHECKSUM:
@@ -143,26 +162,30 @@ class Outbound:
                     self._drops.count("dataplane", "bad_packet_out")
                     return
                 complete_checksum(buffer, start, end, start + checksum_offset)
-        datagram = peer.transport.seal(self._view[_AT:end], now)
+        datagram = peer.transport.seal_with(session, memoryview(buffer)[_AT:end])
         if datagram is not None:
             self._collected.setdefault((peer, mark), []).append(datagram)
 
-    def _send_super_packet(self, peer: Peer, session: Session, size: int, segment: int, now: float) -> None:
+    def _send_super_packet(
+        self, peer: Peer, session: Session, place: TrainSender, size: int, segment: int
+    ) -> None:
         """A train where the peer knows trains, packets cut in software otherwise."""
-        shape = layout(self._buffer, _AT, size)
+        buffer = place.buffer
+        shape = layout(buffer, _AT, size)
         if shape is None or not segment or size <= shape.length:
             self._drops.count("dataplane", "bad_packet_out")
             return
-        mark = ecn.bits_of(self._buffer, _AT)
-        if not peer.trains or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
-            for packet in split(self._buffer, _AT, shape, size, segment):
-                datagram = peer.transport.seal(packet, now)
+        mark = ecn.bits_of(buffer, _AT)
+        known = peer.trains if shape.protocol == TCP else peer.udp_trains
+        kind = peer.transport.message_type
+        if not known or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
+            for packet in split(buffer, _AT, shape, size, segment):
+                datagram = peer.transport.seal_with(session, packet)
                 if datagram is not None:
                     self._collected.setdefault((peer, mark), []).append(datagram)
             return
         self._send_collected()  # what came before it leaves before it
-        kind = peer.transport.message_type
-        for run, stride in self._trains.runs(session, kind, shape, size, segment):
+        for run, stride in place.runs(session, kind, shape, size, segment):
             if self._transmitter.send_run(peer, run, stride, mark):
                 self._sent(peer)
 

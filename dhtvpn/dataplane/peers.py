@@ -47,6 +47,7 @@ class Peer:
         "trains",
         "transport",
         "tx_bytes",
+        "udp_trains",
         "watched",
     )
 
@@ -58,8 +59,8 @@ class Peer:
         self.endpoint: Endpoint | None = None
         self.address: RawAddress | None = None
         self.family = 0
-        self.trains = False
-        """The peer takes trains and packets with a begun checksum."""
+        self.trains = self.udp_trains = False
+        """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
         self.queue: deque[Waiting] = deque()
         self.queued_bytes = 0
         self.handshake_asked_at: float | None = None

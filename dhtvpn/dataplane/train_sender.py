@@ -22,7 +22,7 @@ class TrainSender:
     """Works on ``buffer``, in which super-packets begin at ``at``."""
 
     def __init__(self, buffer: bytearray, at: int) -> None:
-        self._buffer = buffer
+        self.buffer = buffer
         self._view = memoryview(buffer)
         self._at = at
         self._run = bytearray(MAX_RUN_BYTES)
@@ -37,7 +37,7 @@ class TrainSender:
 
         Nothing where the session is used up.
         """
-        buffer, view, at, run = self._buffer, self._view, self._at, self._run
+        buffer, view, at, run = self.buffer, self._view, self._at, self._run
         head_length = shape.length
         payload = size - head_length
         pieces = -(-payload // segment)

@@ -26,9 +26,11 @@ NONCE_SIZE = 16
 TOKEN_SIZE = 8
 
 FEATURE_TRAINS = 1 << 0
-"""Takes trains and packets with a begun checksum (docs/protocol/trains.md)."""
+"""Takes trains of TCP segments, and packets with a begun checksum (docs/protocol/trains.md)."""
 FEATURE_AES = 1 << 1
 """Wants its data messages sealed with AES-256-GCM (type 5, docs/protocol/tunnel.md)."""
+FEATURE_UDP_TRAINS = 1 << 2
+"""Takes trains of UDP datagrams."""
 
 _HELLO = struct.Struct(f"!BI{NONCE_SIZE}sB")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -43,7 +45,7 @@ class Hello:
     session_nonce: bytes
     """16 bytes, drawn when the node started; the same as in its endpoint record."""
     features: int
-    """Bit set of 32: FEATURE_TRAINS, FEATURE_AES; bits that we do not know are ignored."""
+    """Bit set of 32: the FEATURE_ constants; bits that we do not know are ignored."""
     name: str
 
 

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import NotFoundError
+from dhtvpn.mesh.frames import FEATURE_AES
 
 MAX_PEERS = 1024
 """Members held in the table. Networks larger than that need sharded topics."""
@@ -78,10 +79,8 @@ class Peer:
     tx_bytes: int = 0
     session_nonce: bytes | None = field(default=None, repr=False)
     """Of the run of the peer that the present session is with, as its Hello said."""
-    trains: bool = False
-    """Both sides take trains."""
-    aes: bool = False
-    """Both sides want AES-256-GCM."""
+    features: int = 0
+    """What both sides have said in their Hellos, bits of ``frames``."""
 
     def move(self, occasion: Occasion) -> bool:
         """Apply ``occasion`` and return whether the state changed."""
@@ -99,7 +98,7 @@ class Peer:
         """What seals the packets that go there; None where there is no path."""
         if self.state is not PeerState.CONNECTED:
             return None
-        return "aes-256-gcm" if self.aes else "chacha20-poly1305"
+        return "aes-256-gcm" if self.features & FEATURE_AES else "chacha20-poly1305"
 
     @property
     def allowed_ips(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -126,6 +126,8 @@ class LocalEnd:
         features, offloads = 0, self.engine.offloads
         if "tso4" in offloads:
             features |= frames.FEATURE_TRAINS
+        if "uso" in offloads:
+            features |= frames.FEATURE_UDP_TRAINS
         if self._cipher is Cipher.AES or (self._cipher is Cipher.AUTO and "aes" in offloads):
             features |= frames.FEATURE_AES
         return features

@@ -99,9 +99,16 @@ class Tunnels:
 
     def use_features(self, peer: Peer, features: int) -> None:
         """Use what the peer's Hello and ours have in common."""
-        peer.trains = bool(features & self._features & frames.FEATURE_TRAINS)
-        peer.aes = bool(features & self._features & frames.FEATURE_AES)
-        self._engine.set_features(peer.number, trains=peer.trains, aes=peer.aes)
+        peer.features = features & self._features
+        self._tell_features(peer)
+
+    def _tell_features(self, peer: Peer) -> None:
+        self._engine.set_features(
+            peer.number,
+            trains=bool(peer.features & frames.FEATURE_TRAINS),
+            udp_trains=bool(peer.features & frames.FEATURE_UDP_TRAINS),
+            aes=bool(peer.features & frames.FEATURE_AES),
+        )
 
     def send_frame(self, peer: Peer, frame: frames.Frame) -> None:
         self._engine.send(peer.number, frames.encode(frame))
@@ -159,7 +166,7 @@ class Tunnels:
         self._engine = engine
         for peer in self._table.all():
             engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
-            engine.set_features(peer.number, trains=peer.trains, aes=peer.aes)
+            self._tell_features(peer)
             if peer.endpoint is not None:
                 self.initiate(peer)
 

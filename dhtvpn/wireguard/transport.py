@@ -153,6 +153,10 @@ class PeerTransport:
         session = self._slots.current
         if session is None or now >= session.expires:
             return None
+        return self.seal_with(session, plaintext)
+
+    def seal_with(self, session: Session, plaintext: bytes | memoryview) -> bytes | None:
+        """:meth:`seal` with what :meth:`sending` gave; None where it is used up."""
         counter = session.counter
         if counter >= REJECT_AFTER_MESSAGES:
             return None

@@ -50,7 +50,12 @@ async def main(arguments: dict[str, object]) -> None:
     udp.bind((own, PORT))
     engine = await EngineProcess.start(tun.fd, [udp], local, MTU, event, lambda code: say("exit", code))
     engine.set_peer(1, remote, Endpoint(str(arguments["underlay_remote"]), PORT))
-    engine.set_features(1, trains=bool(arguments.get("trains")), aes=bool(arguments.get("aes")))
+    engine.set_features(
+        1,
+        trains=bool(arguments.get("trains")),
+        udp_trains=bool(arguments.get("trains")),
+        aes=bool(arguments.get("aes")),
+    )
     initiator = bool(arguments["initiator"])
     (mine, its), (send, receive) = (INDICES, KEYS) if initiator else (INDICES[::-1], KEYS[::-1])
     engine.install_keypair(1, Keypair(mine, its, send, receive, initiator, time.monotonic()))

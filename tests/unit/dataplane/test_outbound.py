@@ -23,6 +23,23 @@ from dhtvpn.packet.ip import parse
 A4, B4, A6, B6 = "10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"
 
 
+def busy_pair() -> Pair:
+    """Two engines, the first of which has more than one packet at a time to send."""
+    pair = Pair.make()
+    pair.a.send(ipv4(A4, B4), ipv4(A4, B4))
+    pair.a.take_sent()
+    return pair
+
+
+def test_a_lonely_packet_does_not_wait_for_others() -> None:
+    pair = Pair.make()
+    for _ in range(2):
+        pair.a.send(ipv4(A4, B4))
+        assert len(pair.a.take_sent()) == 1
+    pair.a.send(*(ipv4(A4, B4) for _ in range(3)))
+    assert [len(run) for run, _ in pair.a.socket.sent] == [1, 2]
+
+
 def test_packets_of_both_families_reach_the_other_host() -> None:
     pair = Pair.make()
     packets = [ipv4(A4, B4), ipv6(A6, B6, b"six"), ipv4(A4, B4, bytes(MTU - 20))]
@@ -32,7 +49,7 @@ def test_packets_of_both_families_reach_the_other_host() -> None:
 
 
 def test_a_batch_leaves_in_runs_of_equal_datagrams() -> None:
-    pair = Pair.make()
+    pair = busy_pair()
     sizes = [1000, 1000, 1000, 300, 300, 900]
     pair.a.send(*(ipv4(A4, B4, bytes(size)) for size in sizes))
     runs = [[len(datagram) for datagram in run] for run, _ in pair.a.socket.sent]
@@ -42,7 +59,7 @@ def test_a_batch_leaves_in_runs_of_equal_datagrams() -> None:
 
 
 def test_a_run_fits_one_ip_packet() -> None:
-    pair = Pair.make()
+    pair = busy_pair()
     pair.a.send(*(ipv4(A4, B4, bytes(1400)) for _ in range(64)))
     assert [len(run) for run, _ in pair.a.socket.sent] == [45, 19]
 
@@ -219,7 +236,7 @@ def test_a_refused_run_is_counted_and_runs_go_on() -> None:
 
 
 def test_a_way_without_offload_gets_single_datagrams_from_then_on() -> None:
-    pair = Pair.make()
+    pair = busy_pair()
     tried = []
 
     def refuse(run: Sequence[bytes]) -> int | None:
