@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
+from dhtvpn.dataplane.ack_thinning import AckThinning
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.gathering import Gathering
 from dhtvpn.dataplane.messages import Event, NeedHandshake
@@ -57,13 +58,14 @@ class Outbound:
         self._gathering = Gathering(self._gathered.buffer)
         self._skipped = 0 if device.vnet_header else _AT
         self._vector = [memoryview(self._read.buffer)[self._skipped : _AT + PACKET_MAX]]
+        self._acks = AckThinning()
         self._collected: dict[tuple[Peer, int], list[bytes]] = {}
         self._quiet = True
 
     def from_device(self, now: float) -> None:
         """Read a batch of packets and send them. Raises SystemRefusedError: the device is gone."""
         readv, vector, left, count = self._device.readv, self._vector, DEVICE_BATCH_BYTES, 0
-        gathering, buffer, skipped = self._gathering, self._read.buffer, self._skipped
+        gathering, acks, buffer, skipped = self._gathering, self._acks, self._read.buffer, self._skipped
         try:
             while left > 0 and count < DEVICE_BATCH:
                 size = readv(vector)
@@ -74,10 +76,13 @@ class Outbound:
                         continue
                     self._send_gathered(now)
                 if not gathering.begin(buffer, size + skipped):
-                    self._route(self._read, size + skipped, now)
+                    superseded = acks.hold(buffer, size + skipped)
+                    if superseded is None:
+                        self._route(self._read, size + skipped, now)
+                    elif superseded:
+                        self._route_copy(superseded, now)
                 if self._quiet:  # likely the only one: it does not wait for another look at the device
-                    self._send_gathered(now)
-                    self._send_collected()
+                    self._send_batch(now)
                     self._quiet = False
         except BlockingIOError:
             pass
@@ -86,8 +91,7 @@ class Outbound:
                 raise SystemRefusedError("the network interface was removed by somebody else") from error
             self._drops.count("dataplane", "device_read")
         self._quiet = count <= 1
-        self._send_gathered(now)
-        self._send_collected()
+        self._send_batch(now)
 
     def send_plaintext(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal and send a control frame, or a keepalive (empty); a frame waits where there is no keypair."""
@@ -117,6 +121,19 @@ class Outbound:
             else:
                 self._collected.setdefault((peer, 0), []).append(datagram)
         self._send_collected()
+
+    def _send_batch(self, now: float) -> None:
+        """Send all that the batch has brought together."""
+        self._send_gathered(now)
+        if self._acks:
+            for packet in self._acks.take():
+                self._route_copy(packet, now)
+        self._send_collected()
+
+    def _route_copy(self, packet: bytes, now: float) -> None:
+        """Send a packet that was held back, with its virtio header."""
+        self._read.buffer[: len(packet)] = packet
+        self._route(self._read, len(packet), now)
 
     def _send_gathered(self, now: float) -> None:
         if self._gathering.count:
