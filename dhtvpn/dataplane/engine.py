@@ -18,9 +18,12 @@ from dhtvpn.dataplane.messages import (
     Event,
     InstallKeypair,
     KeypairConfirmed,
+    PeerCommand,
     RemovePeer,
     Send,
+    SendProbe,
     SetEndpoint,
+    SetPathMtu,
     SetPeer,
 )
 from dhtvpn.dataplane.outbound import Outbound
@@ -84,6 +87,10 @@ class Engine:
         if peer is None:
             self.drops.count("dataplane", "unknown_peer")
             return
+        self._handle_peer_command(peer, command, now)
+        self._after_batch(now)
+
+    def _handle_peer_command(self, peer: Peer, command: PeerCommand, now: float) -> None:
         match command:
             case InstallKeypair():
                 self._install(peer, command, now)
@@ -91,11 +98,14 @@ class Engine:
                 self._peers.erase_keypairs(peer)
             case SetEndpoint():
                 peer.set_endpoint(command.endpoint)
+            case SetPathMtu():
+                self._peers.set_path_mtu(peer, command.mtu)
+            case SendProbe():
+                self._outbound.send_probe(peer, command.plaintext, now)
             case Send():
                 self._outbound.send_plaintext(peer, command.plaintext, now)
             case _:
                 assert_never(command)
-        self._after_batch(now)
 
     def device_readable(self, now: float) -> None:
         """Packets wait at the device. Raises SystemRefusedError: it is gone."""

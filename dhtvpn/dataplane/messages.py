@@ -27,8 +27,8 @@ KEY_SIZE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The addresses that packets may be delivered to, and the device's MTU in bytes. First of all, and
-    again when an address moves."""
+    """The addresses that packets may be delivered to, and the MTU in bytes of every peer that is made
+    later and has no path MTU of its own. First of all, and again when an address moves."""
 
     local_addresses: tuple[Address, ...]
     mtu: int
@@ -79,8 +79,24 @@ class SetEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPathMtu:
+    """The longest inner packet, in bytes, that the way to a peer takes."""
+
+    peer: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Seal and send ``plaintext``: a control frame, or a keepalive where it is empty."""
+
+    peer: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Seal ``plaintext`` without more padding, and send it unfragmented or not at all."""
 
     peer: int
     plaintext: bytes
@@ -150,14 +166,26 @@ class EndpointRoamed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeRefused:
+    """This machine's link does not take a probe of ``size`` bytes of plaintext whole."""
+
+    peer: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropCounts:
     """Every drop counter of the engine, absolute, by ``room.reason``. Sent when one has changed."""
 
     counts: dict[str, int]
 
 
-Command = Configure | SetPeer | RemovePeer | InstallKeypair | EraseKeypairs | SetEndpoint | Send | Datagram
-Event = ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | DropCounts
+PeerCommand = InstallKeypair | EraseKeypairs | SetEndpoint | SetPathMtu | Send | SendProbe
+"""Of a peer that there is."""
+Command = Configure | SetPeer | RemovePeer | Datagram | PeerCommand
+Event = (
+    ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | ProbeRefused | DropCounts
+)
 Message = Command | Event | Ready
 
 _NAMES: Final[dict[str, type[Any]]] = {
@@ -167,7 +195,9 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "install_keypair": InstallKeypair,
     "erase_keypairs": EraseKeypairs,
     "set_endpoint": SetEndpoint,
+    "set_path_mtu": SetPathMtu,
     "send": Send,
+    "send_probe": SendProbe,
     "datagram": Datagram,
     "ready": Ready,
     "control_frame": ControlFrame,
@@ -175,6 +205,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "keypair_confirmed": KeypairConfirmed,
     "need_handshake": NeedHandshake,
     "endpoint_roamed": EndpointRoamed,
+    "probe_refused": ProbeRefused,
     "drop_counts": DropCounts,
 }
 _NAME_OF: Final = {kind: name for name, kind in _NAMES.items()}
@@ -267,6 +298,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "keepalive_received": _FLAG,
     "rx_bytes": _NUMBER,
     "tx_bytes": _NUMBER,
+    "size": _NUMBER,
     "counts": _Codec(_same, _load_counts),
 }
 _FIELD_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in _NAME_OF}

@@ -6,12 +6,13 @@ that cannot go is answered by ICMP where its sender can make use of that, and co
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from dhtvpn.dataplane.device import Device
-from dhtvpn.dataplane.messages import Event, NeedHandshake
+from dhtvpn.dataplane.messages import Event, NeedHandshake, ProbeRefused
 from dhtvpn.dataplane.peers import Peer, Peers
 from dhtvpn.dataplane.sockets import (
     DEFER,
@@ -21,9 +22,10 @@ from dhtvpn.dataplane.sockets import (
     TOO_LONG,
     segment_option,
 )
+from dhtvpn.dataplane.unfragmented import unfragmented
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError, SystemRefusedError
-from dhtvpn.packet import icmp
+from dhtvpn.packet import fragment, icmp
 from dhtvpn.packet.ip import addresses
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Outbound:
         self._drops = drops
         self._emit = emit
         self._answers = icmp.AnswerLimit()
+        self._fragment_id = int.from_bytes(os.urandom(4))
         self._slots = [memoryview(bytearray(PACKET_MAX)) for _ in range(DEVICE_BATCH)]
         self._vectors = [[slot] for slot in self._slots]
 
@@ -74,6 +77,9 @@ class Outbound:
                 self._no_peer(packet, destination, now)
                 continue
             peer = by_number[number]
+            if size > peer.mtu:
+                self._past_path_mtu(peer, packet, now)
+                continue
             datagram = peer.transport.seal(packet, now)
             if datagram is None:
                 self._wait_for_keypair(peer, packet, now)
@@ -95,6 +101,47 @@ class Outbound:
             self._wait_for_keypair(peer, plaintext, now)
         else:
             self._drops.count("dataplane", "keepalive_without_keypair")
+
+    def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
+        """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""
+        transport, sock = peer.transport, self._sockets.get(peer.family)
+        before, transport.mtu = transport.mtu, len(plaintext)  # no padding
+        datagram = transport.seal(plaintext, now)
+        transport.mtu = before
+        if datagram is None or sock is None or peer.address is None:
+            self._drops.count("dataplane", "probe_unsent")
+            return
+        try:
+            with unfragmented(sock):
+                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                self._emit(ProbeRefused(peer.number, len(plaintext)))
+            else:
+                self._drops.count("dataplane", "probe_unsent")
+            return
+        peer.sent = True
+        self._peers.active[peer.number] = peer
+
+    def _past_path_mtu(self, peer: Peer, packet: bytes, now: float) -> None:
+        """Answer a packet that its peer's path does not take whole; one that must go all the same goes in
+        fragments of its own, so that the datagrams fit."""
+        limit = max(peer.mtu, fragment.may_be(packet))
+        if len(packet) > limit:
+            self._drops.count("dataplane", "too_big")
+            self._answer(icmp.too_big(packet, limit), now)
+            return
+        self._fragment_id = self._fragment_id + 1 & 0xFFFFFFFF
+        try:
+            pieces = fragment.split(packet, peer.mtu, self._fragment_id)
+        except DecodeError:
+            pieces = [packet]
+        for piece in pieces:
+            datagram = peer.transport.seal(piece, now)
+            if datagram is None:
+                self._wait_for_keypair(peer, piece, now)
+            else:
+                self._transmit(peer, [datagram], [piece], now)
 
     def flush_queue(self, peer: Peer, now: float) -> None:
         """Send what waited for a keypair."""
