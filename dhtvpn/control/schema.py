@@ -61,7 +61,8 @@ class DhtPart(TypedDict):
 
 
 class PeerPart(TypedDict):
-    """One other member. ``last_handshake_s``: seconds since the last completed handshake."""
+    """One other member. ``last_handshake_s``: seconds since the last completed handshake. ``mtu``: bytes of
+    the longest packet that the path takes."""
 
     name: str
     id: str
@@ -71,6 +72,7 @@ class PeerPart(TypedDict):
     path: PathKind | None
     endpoint: str | None
     rtt_ms: float | None
+    mtu: int | None
     rx_bytes: int
     tx_bytes: int
     last_handshake_s: float | None

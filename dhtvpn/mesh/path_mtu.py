@@ -129,7 +129,8 @@ class PathMtu:
         if tx_bytes < self._sent_bytes:  # a new engine counts from zero
             self._own_bytes = self._confirmed_bytes = 0
         self._sent_bytes = tx_bytes
-        in_use = tx_bytes - self._own_bytes - self._confirmed_bytes >= (self.mtu or 0)
+        # half, so that a single packet of full size counts, and the pings of an idle path hardly ever
+        in_use = tx_bytes - self._own_bytes - self._confirmed_bytes >= (self.mtu or 0) // 2
         if in_use and self.state is State.SEARCH_COMPLETE and self._trial is None:
             self._wake_at = min(self._wake_at, max(now, self._confirm_at))
 
@@ -229,7 +230,7 @@ class PathMtu:
         match verdict:
             case _Verdict.PASSED:
                 self.state = State.SEARCHING
-                self.mtu = self._passed = self._base
+                self._takes(self._base)
                 self._search(now)
             case _Verdict.LOST:
                 self.state, self.mtu = State.ERROR, ERROR_MTU
@@ -242,7 +243,7 @@ class PathMtu:
     def _size_tested(self, size: int, verdict: _Verdict, now: float) -> None:
         match verdict:
             case _Verdict.PASSED:
-                self.mtu = self._passed = size
+                self._takes(size)
                 self._search(now)
             case _Verdict.LOST:
                 self._lost = size
@@ -250,6 +251,13 @@ class PathMtu:
             case _Verdict.UNANSWERED:
                 self._raise_at = now + ERROR_RETRY_S  # the search was cut short: take it up soon
                 self._complete(now)
+
+    def _takes(self, size: int) -> None:
+        """A size has passed. Where nothing was known before, one below the default is used only once the
+        search is done: a TCP connection that starts meanwhile would keep to it for all its life."""
+        self._passed = size
+        if self.mtu is not None or size >= DEFAULT_MTU:
+            self.mtu = size
 
     def _confirmed(self, size: int, verdict: _Verdict, now: float) -> None:
         if verdict is not _Verdict.LOST:
@@ -268,7 +276,7 @@ class PathMtu:
         self._complete(now)
 
     def _complete(self, now: float) -> None:
-        self.state = State.SEARCH_COMPLETE
+        self.state, self.mtu = State.SEARCH_COMPLETE, self._passed
         self._confirm_at = now + CONFIRM_S
         self._wake_at = max(now, self._raise_at)
 

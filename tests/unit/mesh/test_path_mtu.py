@@ -36,6 +36,15 @@ def test_the_ordinary_path_takes_three_round_trips() -> None:
     assert [size for _, size in path.sent] == [1220, 16, 8940, 16, 1440, 16, 1448, 16]
 
 
+def test_nothing_below_the_default_is_used_while_the_first_search_lasts() -> None:
+    path = Path(1400)
+    path.run_until_searched()
+    assert [mtu for _, mtu in path.mtus] == [None, 1340]
+    path = Path(9000)
+    path.run_until_searched()
+    assert [mtu for _, mtu in path.mtus] == [None, 8940]
+
+
 def test_a_router_on_the_way_costs_a_second() -> None:
     path = Path(1492, link=1500)
     assert path.run_until_searched() < 1.5
