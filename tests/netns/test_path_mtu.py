@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import socket
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -135,6 +137,49 @@ class Transfer:
         """Return when a good part more has arrived."""
         goal = self.received + 20 * PIECE
         eventually(lambda: self.received > goal, "the transfer goes on", 3 * LONGEST_GAP_S)
+
+
+PLAIN = Topology("plain", "a machine to make devices on", hosts=(Host("left", Role.PLAIN),))
+ROUTES = """
+    import asyncio, subprocess, sys
+    from ipaddress import ip_interface, ip_network
+    from dhtvpn.system import links, routes
+    from dhtvpn.system.tun import open_tun
+
+    async def main(addresses):
+        tun = open_tun("dv0")
+        four, six, other = map(ip_network, ("10.9.0.2/32", "fd00::2/128", "10.9.0.3/32"))
+        await links.configure("dv0", [ip_interface(address) for address in addresses], 1420)
+        await routes.set_mtus("dv0", 8940, {four: 1220, six: 1200, other: 1440})
+        say()
+        await routes.set_mtus("dv0", 1420, {six: 1400}, [four, other, ip_network("fd00::3/128")])
+        say()
+
+    def say():
+        for family in "-4", "-6":
+            shown = subprocess.run(["ip", family, "route"], capture_output=True, text=True, check=True).stdout
+            print(*(line.strip() for line in shown.splitlines() if " mtu " in line), sep="; ")
+        print(open("/sys/class/net/dv0/mtu").read().strip())
+
+    asyncio.run(main(sys.argv[1:]))
+"""
+
+
+def test_routes_with_an_mtu_come_and_go(lab: Lab) -> None:
+    left = lab(PLAIN).node("left")
+
+    def lines(*addresses: str) -> list[str]:
+        script = [sys.executable, "-c", textwrap.dedent(ROUTES), *addresses]
+        return [line.replace(" proto static", "") for line in left.run(script).stdout.splitlines()]
+
+    four = "10.9.0.2 dev dv0 scope link mtu 1220; 10.9.0.3 dev dv0 scope link mtu 1440"
+    six = "fd00::2 dev dv0 metric 1024 mtu {} pref medium"
+    assert lines("10.9.0.1/16", "fd00::1/64") == [
+        *(four, six.format("1280 advmss 1140"), "8940"),
+        *("", six.format(1400), "1420"),
+    ]
+    left.run(["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
+    assert lines("10.9.0.1/16") == [four, "", "8940", "", "", "1420"]
 
 
 def test_a_jumbo_path_is_used_and_a_narrow_peer_beside_it(lab: Lab) -> None:
