@@ -62,6 +62,9 @@ class FakeSocket:
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         self.options.append((level, option, value))
 
+    def getsockopt(self, level: int, option: int) -> int:
+        return 0
+
 
 @dataclass
 class Side:

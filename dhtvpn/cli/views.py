@@ -76,6 +76,8 @@ def peer_details(listing: Sequence[Mapping[str, Any]]) -> RenderableType:
         grid.add_row(_text("addresses"), _text(f"{_or_dash(peer['ipv4'])}  {_or_dash(peer['ipv6'])}"))
         if peer["path"] is not None:
             path = f"{peer['path']} by {_or_dash(peer['endpoint'])}, {milliseconds(peer['rtt_ms'])}"
+            if peer["mtu"] is not None:
+                path += f", MTU {peer['mtu']}"
             grid.add_row(_text("path"), _text(path))
         handshake = peer["last_handshake_s"]
         traffic = f"{size(peer['rx_bytes'])} received, {size(peer['tx_bytes'])} sent"

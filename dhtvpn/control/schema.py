@@ -61,8 +61,9 @@ class DhtPart(TypedDict):
 
 
 class PeerPart(TypedDict):
-    """One other member. ``last_handshake_s``: seconds since the last completed handshake; ``cipher``:
-    what seals the packets that go there, "aes-256-gcm" or "chacha20-poly1305"."""
+    """One other member. ``last_handshake_s``: seconds since the last completed handshake. ``mtu``: bytes of
+    the longest packet that the path takes. ``cipher``: what seals the packets that go there, "aes-256-gcm"
+    or "chacha20-poly1305"."""
 
     name: str
     id: str
@@ -73,6 +74,7 @@ class PeerPart(TypedDict):
     endpoint: str | None
     rtt_ms: float | None
     cipher: str | None
+    mtu: int | None
     rx_bytes: int
     tx_bytes: int
     last_handshake_s: float | None

@@ -18,10 +18,13 @@ from dhtvpn.dataplane.messages import (
     Event,
     InstallKeypair,
     KeypairConfirmed,
+    PeerCommand,
     RemovePeer,
     Send,
+    SendProbe,
     SetEndpoint,
     SetFeatures,
+    SetPathMtu,
     SetPeer,
 )
 from dhtvpn.dataplane.outbound import Outbound
@@ -86,6 +89,10 @@ class Engine:
         if peer is None:
             self.drops.count("dataplane", "unknown_peer")
             return
+        self._handle_peer_command(peer, command, now)
+        self._after_batch(now)
+
+    def _handle_peer_command(self, peer: Peer, command: PeerCommand, now: float) -> None:
         match command:
             case InstallKeypair():
                 self._install(peer, command, now)
@@ -96,11 +103,14 @@ class Engine:
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA
+            case SetPathMtu():
+                self._peers.set_path_mtu(peer, command.mtu)
+            case SendProbe():
+                self._outbound.send_probe(peer, command.plaintext, now)
             case Send():
                 self._outbound.send_plaintext(peer, command.plaintext, now)
             case _:
                 assert_never(command)
-        self._after_batch(now)
 
     def device_readable(self, now: float) -> None:
         """Packets wait at the device. Raises SystemRefusedError: it is gone."""

@@ -38,8 +38,8 @@ OFFLOADS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The addresses that packets may be delivered to, and the device's MTU in bytes. First of all, and
-    again when an address moves."""
+    """The addresses that packets may be delivered to, and the MTU in bytes of every peer that is made
+    later and has no path MTU of its own. First of all, and again when an address moves."""
 
     local_addresses: tuple[Address, ...]
     mtu: int
@@ -101,8 +101,24 @@ class SetFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPathMtu:
+    """The longest inner packet, in bytes, that the way to a peer takes."""
+
+    peer: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Seal and send ``plaintext``: a control frame, or a keepalive where it is empty."""
+
+    peer: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Seal ``plaintext`` without more padding, and send it unfragmented or not at all."""
 
     peer: int
     plaintext: bytes
@@ -174,24 +190,26 @@ class EndpointRoamed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeRefused:
+    """This machine's link does not take a probe of ``size`` bytes of plaintext whole."""
+
+    peer: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropCounts:
     """Every drop counter of the engine, absolute, by ``room.reason``. Sent when one has changed."""
 
     counts: dict[str, int]
 
 
-Command = (
-    Configure
-    | SetPeer
-    | RemovePeer
-    | InstallKeypair
-    | EraseKeypairs
-    | SetEndpoint
-    | SetFeatures
-    | Send
-    | Datagram
+PeerCommand = InstallKeypair | EraseKeypairs | SetEndpoint | SetFeatures | SetPathMtu | Send | SendProbe
+"""Of a peer that there is."""
+Command = Configure | SetPeer | RemovePeer | Datagram | PeerCommand
+Event = (
+    ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | ProbeRefused | DropCounts
 )
-Event = ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | DropCounts
 Message = Command | Event | Ready
 
 _NAMES: Final[dict[str, type[Any]]] = {
@@ -202,7 +220,9 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "erase_keypairs": EraseKeypairs,
     "set_endpoint": SetEndpoint,
     "set_features": SetFeatures,
+    "set_path_mtu": SetPathMtu,
     "send": Send,
+    "send_probe": SendProbe,
     "datagram": Datagram,
     "ready": Ready,
     "control_frame": ControlFrame,
@@ -210,6 +230,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "keypair_confirmed": KeypairConfirmed,
     "need_handshake": NeedHandshake,
     "endpoint_roamed": EndpointRoamed,
+    "probe_refused": ProbeRefused,
     "drop_counts": DropCounts,
 }
 _NAME_OF: Final = {kind: name for name, kind in _NAMES.items()}
@@ -312,6 +333,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "rx_bytes": _NUMBER,
     "tx_bytes": _NUMBER,
     "offloads": _tuple_of(_same, _load_offload),
+    "size": _NUMBER,
     "counts": _Codec(_same, _load_counts),
 }
 _FIELD_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in _NAME_OF}

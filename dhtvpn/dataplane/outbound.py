@@ -6,24 +6,25 @@ where its sender can make use of that, and counted in any case.
 """
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Final
 
 from dhtvpn.dataplane.ack_thinning import AckThinning
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.gathering import Gathering
-from dhtvpn.dataplane.messages import Event, NeedHandshake
+from dhtvpn.dataplane.messages import Event, NeedHandshake, ProbeRefused
 from dhtvpn.dataplane.peers import Peer, Peers, Waiting
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
 from dhtvpn.dataplane.train_sender import TrainSender
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError, SystemRefusedError
-from dhtvpn.packet import ecn, icmp, virtio
+from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
 from dhtvpn.packet.train import PARTIAL
-from dhtvpn.packet.transport import TCP, complete_checksum, layout
+from dhtvpn.packet.transport import TCP, Layout, complete_checksum, layout
 from dhtvpn.wireguard.transport import OVERHEAD, Session
 
 DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
@@ -52,6 +53,7 @@ class Outbound:
         self._drops = drops
         self._emit = emit
         self._answers = icmp.AnswerLimit()
+        self._fragment_id = int.from_bytes(os.urandom(4))
         # Each has room for the padding of a last piece behind the longest packet.
         self._read = TrainSender(bytearray(_AT + PACKET_MAX + 16), _AT)
         self._gathered = TrainSender(bytearray(_AT + PACKET_MAX + 16), _AT)
@@ -108,6 +110,19 @@ class Outbound:
         else:
             self._drops.count("dataplane", "keepalive_without_keypair")
 
+    def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
+        """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""
+        transport = peer.transport
+        before, transport.mtu = transport.mtu, len(plaintext)  # no padding
+        datagram = transport.seal(plaintext, now)
+        transport.mtu = before
+        if datagram is None:
+            self._drops.count("dataplane", "probe_unsent")
+        elif self._transmitter.send_unfragmented(peer, datagram):
+            self._sent(peer)
+        else:
+            self._emit(ProbeRefused(peer.number, len(plaintext)))
+
     def flush_queue(self, peer: Peer, now: float) -> None:
         """Send what waited for a keypair, in order."""
         for waiting in self._peers.take_queue(peer, now):
@@ -160,18 +175,19 @@ class Outbound:
     def _send(self, peer: Peer, place: TrainSender, end: int, now: float) -> None:
         """Seal the packet at ``place``, behind its virtio header, for ``peer``."""
         buffer = place.buffer
-        flags, kind, _, segment, checksum_start, checksum_offset = virtio.HEADER.unpack_from(buffer)
+        flags, kind, _, _, checksum_start, checksum_offset = virtio.HEADER.unpack_from(buffer)
         session = peer.transport.sending(now)
         if session is None:
             waiting = Waiting(bytes(buffer[:end]), now, is_packet=True)
             self._wait_for_keypair(peer, waiting, now)
             return
         if kind:
-            self._send_super_packet(peer, session, place, end - _AT, segment)
+            self._send_super_packet(peer, session, place, end - _AT, now)
             return
         mark = ecn.bits_of(buffer, _AT)
+        too_long = end - _AT > peer.mtu
         if flags & virtio.NEEDS_CHECKSUM:
-            if peer.trains and layout(buffer, _AT, end - _AT) is not None:
+            if peer.trains and not too_long and layout(buffer, _AT, end - _AT) is not None:
                 buffer[_AT] |= PARTIAL
             else:
                 start = _AT + checksum_start
@@ -179,20 +195,26 @@ class Outbound:
                     self._drops.count("dataplane", "bad_packet_out")
                     return
                 complete_checksum(buffer, start, end, start + checksum_offset)
+        if too_long:
+            self._past_path_mtu(peer, session, bytes(memoryview(buffer)[_AT:end]), mark, now)
+            return
         datagram = peer.transport.seal_with(session, memoryview(buffer)[_AT:end])
         if datagram is not None:
             self._collected.setdefault((peer, mark), []).append(datagram)
 
     def _send_super_packet(
-        self, peer: Peer, session: Session, place: TrainSender, size: int, segment: int
+        self, peer: Peer, session: Session, place: TrainSender, size: int, now: float
     ) -> None:
         """A train where the peer knows trains, packets cut in software otherwise."""
         buffer = place.buffer
+        segment: int = virtio.HEADER.unpack_from(buffer)[3]
         shape = layout(buffer, _AT, size)
         if shape is None or not segment or size <= shape.length:
             self._drops.count("dataplane", "bad_packet_out")
             return
         mark = ecn.bits_of(buffer, _AT)
+        if shape.length + segment > peer.mtu:
+            segment = self._narrow(peer, shape, buffer, segment, now)
         known = peer.trains if shape.protocol == TCP else peer.udp_trains
         kind = peer.transport.message_type
         if not known or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
@@ -205,6 +227,36 @@ class Outbound:
         for run, stride in place.runs(session, kind, shape, size, segment):
             if self._transmitter.send_run(peer, run, stride, mark):
                 self._sent(peer)
+
+    def _narrow(self, peer: Peer, shape: Layout, buffer: bytearray, segment: int, now: float) -> int:
+        """The segment size for a super-packet whose segments the path does not take.
+
+        TCP does not care where its bytes are cut, so it goes on while its sender is told. The datagrams of
+        UDP go in fragments, as the path of last resort (docs/adr/0008-path-mtu.md).
+        """
+        first = bytes(memoryview(buffer)[_AT : _AT + shape.length + segment])
+        self._answer(icmp.too_big(first, peer.mtu), now)
+        if shape.protocol != TCP or peer.mtu <= shape.length:
+            return segment
+        return peer.mtu - shape.length
+
+    def _past_path_mtu(self, peer: Peer, session: Session, packet: bytes, mark: int, now: float) -> None:
+        """Answer a packet that its peer's path does not take whole; one that must go all the same goes in
+        fragments of its own, so that the datagrams fit."""
+        limit = max(peer.mtu, fragment.may_be(packet))
+        if len(packet) > limit:
+            self._drops.count("dataplane", "too_big")
+            self._answer(icmp.too_big(packet, limit), now)
+            return
+        self._fragment_id = self._fragment_id + 1 & 0xFFFFFFFF
+        try:
+            pieces = fragment.split(packet, peer.mtu, self._fragment_id)
+        except DecodeError:
+            pieces = [packet]
+        for piece in pieces:
+            datagram = peer.transport.seal_with(session, piece)
+            if datagram is not None:
+                self._collected.setdefault((peer, mark), []).append(datagram)
 
     def _answer(self, answer: bytes | None, now: float) -> None:
         """Hand an ICMP answer to this machine."""

@@ -38,6 +38,7 @@ class Peer:
         "indices",
         "keepalive_received",
         "keepalive_sent",
+        "mtu",
         "number",
         "queue",
         "queued_bytes",
@@ -54,6 +55,8 @@ class Peer:
     def __init__(self, number: int, transport: PeerTransport) -> None:
         self.number = number
         self.transport = transport
+        self.mtu = transport.mtu
+        """Bytes of the longest inner packet that its path takes."""
         self.indices: tuple[int, ...] = ()
         """Our receiver indices that lead to this peer."""
         self.endpoint: Endpoint | None = None
@@ -110,10 +113,12 @@ class Peers:
         self._mtu = 0
 
     def set_mtu(self, mtu: int) -> None:
-        """The device's MTU in bytes: padding keeps to it."""
+        """The MTU in bytes of peers that are made from now on."""
         self._mtu = mtu
-        for peer in self.by_number.values():
-            peer.transport.mtu = mtu
+
+    def set_path_mtu(self, peer: Peer, mtu: int) -> None:
+        """What the way to ``peer`` takes: longer packets are answered, and padding keeps to it."""
+        peer.mtu = peer.transport.mtu = mtu
 
     def set(
         self, number: int, networks: Iterable[IPv4Network | IPv6Network], endpoint: Endpoint | None

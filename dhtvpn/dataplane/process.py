@@ -23,8 +23,10 @@ from dhtvpn.dataplane.messages import (
     Ready,
     RemovePeer,
     Send,
+    SendProbe,
     SetEndpoint,
     SetFeatures,
+    SetPathMtu,
     SetPeer,
     decode_event,
     encode,
@@ -122,7 +124,7 @@ class EngineProcess:
         return self._child.pid
 
     def configure(self, local_addresses: Iterable[Address], mtu: int) -> None:
-        """The addresses that packets may be delivered to, and the MTU of the device in bytes."""
+        """The addresses that packets may be delivered to, and the MTU in bytes of peers made later."""
         self._command(Configure(tuple(local_addresses), mtu))
 
     def set_peer(self, peer: int, allowed_ips: Iterable[Network], endpoint: Endpoint | None) -> None:
@@ -162,6 +164,16 @@ class EngineProcess:
     def send(self, peer: int, plaintext: bytes) -> None:
         """Seal and send a control frame (at most MAX_FRAME bytes), or a keepalive where it is empty."""
         self._command(Send(peer, plaintext))
+
+    def set_path_mtu(self, peer: int, mtu: int) -> None:
+        """The longest inner packet, in bytes, that the way to the peer takes: a longer one is answered by
+        ICMP."""
+        self._command(SetPathMtu(peer, mtu))
+
+    def send_probe(self, peer: int, plaintext: bytes) -> None:
+        """Seal ``plaintext`` as long as it is and send it unfragmented. ``ProbeRefused`` tells that our own
+        link does not take it."""
+        self._command(SendProbe(peer, plaintext))
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """Hand over a data message that came to the control process."""

@@ -4,6 +4,7 @@ Sending never waits. What the socket does not take at once is dropped and counte
 belongs to the programs that use it, and TCP finds out how fast it may send.
 """
 
+import errno
 import logging
 import socket
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from dhtvpn.dataplane.sockets import (
     ecn_option,
     segment_option,
 )
+from dhtvpn.dataplane.unfragmented import unfragmented
 from dhtvpn.drops import Drops
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,21 @@ class Transmitter:
         else:
             self._one_by_one(peer, [run], stride, ecn)
         return peer.tx_bytes != before
+
+    def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
+        """Send one datagram that no link may fragment. False where our own link does not take it whole."""
+        sock = self._sockets.get(peer.family)
+        if peer.address is None or sock is None:
+            self._drops.count("dataplane", "probe_unsent")
+            return True
+        try:
+            with unfragmented(sock):
+                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return False
+            self._drops.count("dataplane", "probe_unsent")
+        return True
 
     def _send_parts(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
         """One call for datagrams of ``stride`` bytes; where the kernel does not take them so, one by one. A

@@ -36,6 +36,7 @@ _HELLO = struct.Struct(f"!BI{NONCE_SIZE}sB")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _KIND_HELLO, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 0x01, 0x02, 0x03, 0x04
+_KIND_PROBE, _KIND_PROBE_ACK = 0x05, 0x06
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,29 @@ class Goodbye:
     """The sender leaves the network now; its session nonce will not be used again."""
 
 
-Frame = Hello | Ping | Pong | Goodbye
+@dataclass(frozen=True)
+class Probe:
+    """Asks for a ProbeAck with the same token. Sent with the padding that makes a datagram of the size
+    that is tried (``path_mtu``); the padding is the data message's, so the frame itself stays small."""
+
+    token: bytes
+
+
+@dataclass(frozen=True)
+class ProbeAck:
+    """The Probe with this token arrived whole."""
+
+    token: bytes
+
+
+Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck
+
+_OF_TOKEN: dict[int, type[Ping | Pong | Probe | ProbeAck]] = {
+    _KIND_PING: Ping,
+    _KIND_PONG: Pong,
+    _KIND_PROBE: Probe,
+    _KIND_PROBE_ACK: ProbeAck,
+}
 
 
 def encode(frame: Frame) -> bytes:
@@ -84,6 +107,10 @@ def encode(frame: Frame) -> bytes:
             kind, body = _KIND_PONG, frame.token
         case Goodbye():
             kind, body = _KIND_GOODBYE, b""
+        case Probe():
+            kind, body = _KIND_PROBE, frame.token
+        case ProbeAck():
+            kind, body = _KIND_PROBE_ACK, frame.token
     return HEADER.pack(kind, len(body)) + body
 
 
@@ -101,10 +128,10 @@ def decode(plaintext: bytes) -> Frame:
     body = plaintext[HEADER.size : HEADER.size + length]
     if kind == _KIND_HELLO:
         return _decode_hello(body)
-    if kind in (_KIND_PING, _KIND_PONG):
+    if kind in _OF_TOKEN:
         if length != TOKEN_SIZE:
             raise DecodeError("frame_body")
-        return Ping(body) if kind == _KIND_PING else Pong(body)
+        return _OF_TOKEN[kind](body)
     if kind == _KIND_GOODBYE:
         return Goodbye()
     raise DecodeError("frame_kind")

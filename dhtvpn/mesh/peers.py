@@ -75,6 +75,8 @@ class Peer:
     endpoint: Endpoint | None = None
     """Where its datagrams go now: the path in use, or the last one that worked."""
     rtt_ms: float | None = None
+    mtu: int | None = None
+    """The longest inner packet that the path takes, in bytes; None where that is not known."""
     rx_bytes: int = 0
     tx_bytes: int = 0
     session_nonce: bytes | None = field(default=None, repr=False)

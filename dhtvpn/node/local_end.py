@@ -18,6 +18,7 @@ from dhtvpn.errors import SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.mesh import frames
+from dhtvpn.mesh.path_mtu import DEFAULT_MTU
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.networks import Cipher
 from dhtvpn.system import links
@@ -25,8 +26,6 @@ from dhtvpn.system.tun import Tun, open_tun
 
 log = logging.getLogger(__name__)
 
-MTU = 1420
-"""Bytes of an inner packet: 1,500 less IPv6, UDP and WireGuard headers (40 + 8 + 32)."""
 STEADY_S = 10.0
 """An engine that has run for so long is replaced at once when it ends, one that ends sooner after a pause."""
 RESTART_PAUSES_S = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
@@ -111,8 +110,8 @@ class LocalEnd:
                 addresses.append(IPv6Interface((ipv6, ipv6_network(network_id).prefixlen)))
             else:
                 say("warning", "this machine has no IPv6: peers reach it by its IPv4 address only")
-            await links.configure(tun.name, addresses, MTU)
-            await links.limit_super_packets(tun.name, *super_packet_payload(MTU))
+            await links.configure(tun.name, addresses, DEFAULT_MTU)
+            await links.limit_super_packets(tun.name, *super_packet_payload(DEFAULT_MTU))
             await end._start_engine()
         except BaseException:
             await starter.close()
@@ -142,7 +141,7 @@ class LocalEnd:
         # In this order: the kernel makes a second address of one subnet depend on the first.
         await links.remove_address(self._tun.name, self._on_link(held))
         await links.add_address(self._tun.name, self._on_link(address))
-        self.engine.configure([address, self._ipv6], MTU)
+        self.engine.configure([address, self._ipv6], DEFAULT_MTU)
 
     async def close(self) -> None:
         """End the engine, then the device: its addresses and routes go with it."""
@@ -162,7 +161,7 @@ class LocalEnd:
             self._tun.fd,
             self._port.engine_sockets,
             [self._ipv4, self._ipv6],
-            MTU,
+            DEFAULT_MTU,
             self._engine_event,
             self._engine_died,
             starter=self._starter,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -34,6 +35,8 @@ from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
 from dhtvpn.node.memory import Memory
+from dhtvpn.node.mtu_routes import MtuRoutes
+from dhtvpn.node.path_probes import PathProbes
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
@@ -41,6 +44,7 @@ from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
+from dhtvpn.system.routes import set_mtus
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
@@ -114,6 +118,13 @@ class Node:
         self.liveness = Liveness(
             send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
         )
+        self.path_probes = PathProbes(
+            send_frame=self.tunnels.send_frame,
+            send_probe=self.tunnels.send_probe,
+            set_mtu=self._path_mtu_found,
+            random_bytes=random_bytes,
+        )
+        self._mtu_routes = MtuRoutes(partial(set_mtus, local_end.interface), self.table.all)
         self.members = self._make_members(make_agent)
         self.stock = StockPeers(
             config.network_directory / "stock-peers.json",
@@ -214,6 +225,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.liveness.close()
+        self.path_probes.close()
+        await self._mtu_routes.close()
         await self.members.close()
         self.tunnels.close()
         self._save()
@@ -230,24 +243,37 @@ class Node:
         self.tunnels.send_frame(peer, hello)
         member.connector.session_up()
         self.liveness.watch(peer)
+        self.path_probes.watch(peer)
 
     def frame_received(self, peer: Peer, frame: frames.Frame) -> None:
         match frame:
             case frames.Hello():
+                if peer.session_nonce not in (None, frame.session_nonce):
+                    self.path_probes.peer_restarted(peer)
                 peer.session_nonce = frame.session_nonce
                 self.tunnels.use_features(peer, frame.features)
             case frames.Ping() | frames.Pong():
                 self.liveness.frame_received(peer, frame)
+            case frames.Probe() | frames.ProbeAck():
+                self.path_probes.frame_received(peer, frame)
             case frames.Goodbye():
                 member = self.members.of(peer)
                 if member is not None:
                     self.liveness.forget(peer)
+                    self.path_probes.forget(peer)
                     member.connector.gone()
 
     def endpoint_moved(self, peer: Peer) -> None:
         member = self.members.of(peer)
         if member is not None and peer.state is PeerState.CONNECTED:
             member.connector.remember_endpoint()
+        self.path_probes.endpoint_moved(peer)
+
+    def packets_moved(self, peer: Peer) -> None:
+        self.path_probes.packets_moved(peer)
+
+    def probe_refused(self, peer: Peer, size: int) -> None:
+        self.path_probes.refused(peer, size)
 
     def stranger_knocked(self) -> None:
         now = time.monotonic()
@@ -326,10 +352,19 @@ class Node:
 
     def _member_found(self, opened: OpenedRecord) -> None:
         self.members.record_arrived(opened.record, opened.sequence)
+        self._mtu_routes.refresh()  # it may have another IPv4 address now
         if self.claim.settle(self.members.claims(), time.time()):
-            self._in_background(self.local_end.move(self.claim.address))
+            self._in_background(self._move(self.claim.address))
             self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
             self.announcer.announce()
+
+    async def _move(self, address: IPv4Address) -> None:
+        await self.local_end.move(address)
+        self._mtu_routes.routes_lost()
+
+    def _path_mtu_found(self, peer: Peer, mtu: int | None) -> None:
+        self.tunnels.set_mtu(peer, mtu)
+        self._mtu_routes.refresh()
 
     def _directory_reached(self) -> None:
         self.announcer.announce()
@@ -352,6 +387,7 @@ class Node:
             self._in_background(self._save_soon())
 
     def _path_lost(self, peer: Peer) -> None:
+        self.path_probes.forget(peer)
         member = self.members.of(peer)
         if member is not None:
             member.connector.path_lost()

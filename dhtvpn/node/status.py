@@ -79,6 +79,7 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
         "endpoint": _text(peer.endpoint),
         "rtt_ms": None if peer.rtt_ms is None else round(peer.rtt_ms, 2),
         "cipher": peer.cipher,
+        "mtu": peer.mtu,
         "rx_bytes": peer.rx_bytes,
         "tx_bytes": peer.tx_bytes,
         "last_handshake_s": None if handshake is None else round(time.monotonic() - handshake, 1),

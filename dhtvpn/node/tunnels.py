@@ -17,6 +17,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.mesh import frames
+from dhtvpn.mesh.path_mtu import DEFAULT_MTU
 from dhtvpn.mesh.peers import Peer, PeerTable
 from dhtvpn.wireguard import events as wg
 from dhtvpn.wireguard.device import Device
@@ -32,6 +33,10 @@ class TunnelListener(Protocol):
     def frame_received(self, peer: Peer, frame: frames.Frame) -> None: ...
 
     def endpoint_moved(self, peer: Peer) -> None: ...
+
+    def packets_moved(self, peer: Peer) -> None: ...
+
+    def probe_refused(self, peer: Peer, size: int) -> None: ...
 
     def stranger_knocked(self) -> None: ...
 
@@ -113,6 +118,15 @@ class Tunnels:
     def send_frame(self, peer: Peer, frame: frames.Frame) -> None:
         self._engine.send(peer.number, frames.encode(frame))
 
+    def send_probe(self, peer: Peer, plaintext: bytes) -> None:
+        """Send a frame as long as it is, unfragmented or not at all."""
+        self._engine.send_probe(peer.number, plaintext)
+
+    def set_mtu(self, peer: Peer, mtu: int | None) -> None:
+        """Hold packets to what the peer's path takes; None: nothing is known of it."""
+        peer.mtu = mtu
+        self._engine.set_path_mtu(peer.number, DEFAULT_MTU if mtu is None else mtu)
+
     def last_handshake(self, peer: Peer) -> float | None:
         """Monotonic seconds of the last completed handshake, None before the first."""
         return self._device.peer(peer.tunnel_key).last_handshake
@@ -146,6 +160,7 @@ class Tunnels:
                 ):
                     if happened:
                         occasion(now)
+                self._listener.packets_moved(peer)
             case engine_events.KeypairConfirmed():
                 core.keypair_confirmed(event.local_index)
                 self._listener.session_up(peer)
@@ -155,6 +170,8 @@ class Tunnels:
                 peer.endpoint = event.endpoint
                 core.set_endpoint(event.endpoint)
                 self._listener.endpoint_moved(peer)
+            case engine_events.ProbeRefused():
+                self._listener.probe_refused(peer, event.size)
             case engine_events.ControlFrame():
                 self._frame_received(peer, event.plaintext)
             case _:
@@ -167,6 +184,7 @@ class Tunnels:
         for peer in self._table.all():
             engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
             self._tell_features(peer)
+            self.set_mtu(peer, peer.mtu)
             if peer.endpoint is not None:
                 self.initiate(peer)
 

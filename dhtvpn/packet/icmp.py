@@ -1,4 +1,4 @@
-"""ICMP answers to a local sender: "unreachable" (RFC 792, 1122, 4443).
+"""ICMP answers to a local sender: "unreachable" and "too big" (RFC 792, 1122, 1191, 4443).
 
 The answer carries the address that the packet was sent to as its source: the kernel discards a packet from
 outside that claims one of its own addresses.
@@ -20,9 +20,10 @@ ANSWERS_PER_S: Final = 100.0  # ours: enough for every program of a host to lear
 ANSWER_BURST: Final = 50  # ours, answers
 
 _TTL = 64
-_V4_UNREACHABLE, _V4_HOST_UNREACHABLE = 3, 1  # RFC 792
+_V4_UNREACHABLE, _V4_HOST_UNREACHABLE, _V4_FRAGMENTATION_NEEDED = 3, 1, 4  # RFC 792
 _V4_ERRORS = frozenset((3, 4, 5, 11, 12))  # RFC 1122 section 3.2.2
 _V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE = 1, 3  # RFC 4443 section 3.1
+_V6_PACKET_TOO_BIG = 2  # RFC 4443 section 3.2
 _V6_REDIRECT = 137  # RFC 4861 section 4.5: RFC 4443 section 2.4 (e.2) names it beside the errors
 
 
@@ -32,8 +33,19 @@ def unreachable(packet: bytes | bytearray | memoryview) -> bytes | None:
     if header is None:
         return None
     if header.version == 4:
-        return _answer_v4(packet, header)
-    return _answer_v6(packet, header)
+        return _answer_v4(packet, header, _V4_HOST_UNREACHABLE, 0)
+    return _answer_v6(packet, header, _V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE, 0)
+
+
+def too_big(packet: bytes | bytearray | memoryview, mtu: int) -> bytes | None:
+    """The answer "fragmentation needed" (IPv4, RFC 1191 section 4) or "packet too big" (IPv6) that names
+    ``mtu``, at most 65535 bytes; or None."""
+    header = _answerable(packet)
+    if header is None:
+        return None
+    if header.version == 4:
+        return _answer_v4(packet, header, _V4_FRAGMENTATION_NEEDED, mtu)
+    return _answer_v6(packet, header, _V6_PACKET_TOO_BIG, 0, mtu)
 
 
 class AnswerLimit:
@@ -86,9 +98,9 @@ def _is_error(packet: bytes | bytearray | memoryview, header: IpHeader) -> bool:
     return header.protocol == ICMPV6 and (kind < 128 or kind == _V6_REDIRECT)
 
 
-def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader) -> bytes:
+def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader, code: int, mtu: int) -> bytes:
     quoted = bytes(packet[: min(header.total_length, IPV4_ANSWER_MAX - IPV4_HEADER - 8)])
-    body = struct.pack("!BBHI", _V4_UNREACHABLE, _V4_HOST_UNREACHABLE, 0, 0) + quoted
+    body = struct.pack("!BBHI", _V4_UNREACHABLE, code, 0, mtu) + quoted
     body = body[:2] + struct.pack("!H", internet_checksum(body)) + body[4:]
     head = struct.pack(
         "!BBHHHBBH4s4s",
@@ -106,9 +118,11 @@ def _answer_v4(packet: bytes | bytearray | memoryview, header: IpHeader) -> byte
     return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + body
 
 
-def _answer_v6(packet: bytes | bytearray | memoryview, header: IpHeader) -> bytes:
+def _answer_v6(
+    packet: bytes | bytearray | memoryview, header: IpHeader, kind: int, code: int, mtu: int
+) -> bytes:
     quoted = bytes(packet[: min(header.total_length, IPV6_MIN_MTU - IPV6_HEADER - 8)])
-    body = struct.pack("!BBHI", _V6_UNREACHABLE, _V6_ADDRESS_UNREACHABLE, 0, 0) + quoted
+    body = struct.pack("!BBHI", kind, code, 0, mtu) + quoted
     pseudo = ipv6_pseudo_header_sum(header.destination, header.source, len(body), ICMPV6)
     body = body[:2] + struct.pack("!H", internet_checksum(body, pseudo)) + body[4:]
     head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, _TTL) + header.destination + header.source

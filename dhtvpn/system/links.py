@@ -1,7 +1,8 @@
 """Links, addresses and routes of this machine, by netlink (pyroute2).
 
-We add addresses to our own TUN device and nothing else: the route to the overlay subnet comes with the
-address, and both go with the device. The rest here only reads.
+We add addresses to our own TUN device, and routes for single peers to it (``routes``), nothing else: the
+route to the overlay subnet comes with the address, and all of it goes with the device. The rest here only
+reads.
 """
 
 import asyncio
@@ -79,12 +80,12 @@ async def configure(name: str, addresses: Sequence[Interface], mtu: int) -> None
     """
     try:
         async with AsyncIPRoute() as netlink:
-            index = _index(name)
+            index = interface_index(name)
             await netlink.link("set", index=index, mtu=mtu, state="up")
             for address in addresses:
                 await _add(netlink, index, address)
     except (NetlinkError, OSError) as error:
-        raise _refused(f"cannot set up the interface {name}", error) from error
+        raise refused(f"cannot set up the interface {name}", error) from error
 
 
 async def limit_super_packets(name: str, ipv4_payload: int, ipv6_payload: int) -> None:
@@ -94,7 +95,7 @@ async def limit_super_packets(name: str, ipv4_payload: int, ipv6_payload: int) -
     """
     with contextlib.suppress(NetlinkError, OSError):
         async with AsyncIPRoute() as netlink:
-            index = _index(name)
+            index = interface_index(name)
             # the first also sets the second (IPv4's), which stays away from what older kernels know
             await netlink.link("set", index=index, gso_max_size=ipv6_payload + _GSO_HEADERS)
             await netlink.link("set", index=index, gso_ipv4_max_size=ipv4_payload + _GSO_HEADERS)
@@ -104,9 +105,9 @@ async def add_address(name: str, address: Interface) -> None:
     """Add one address to our interface ``name``; one that is there stays. Raises SystemRefusedError."""
     try:
         async with AsyncIPRoute() as netlink:
-            await _add(netlink, _index(name), address)
+            await _add(netlink, interface_index(name), address)
     except (NetlinkError, OSError) as error:
-        raise _refused(f"cannot add the address {address} to {name}", error) from error
+        raise refused(f"cannot add the address {address} to {name}", error) from error
 
 
 async def remove_address(name: str, address: Interface) -> None:
@@ -117,12 +118,15 @@ async def remove_address(name: str, address: Interface) -> None:
     try:
         async with AsyncIPRoute() as netlink:
             await netlink.addr(
-                "del", index=_index(name), address=str(address.ip), prefixlen=address.network.prefixlen
+                "del",
+                index=interface_index(name),
+                address=str(address.ip),
+                prefixlen=address.network.prefixlen,
             )
     except (NetlinkError, OSError) as error:
         if _code(error) == errno.EADDRNOTAVAIL:
             return
-        raise _refused(f"cannot take the address {address} from {name}", error) from error
+        raise refused(f"cannot take the address {address} from {name}", error) from error
 
 
 async def host_addresses(exclude_interfaces: Collection[str] = ()) -> list[Address]:
@@ -224,7 +228,7 @@ async def _dump(*wanted: str) -> tuple[list[Any], list[Any], list[Any]]:
                 break
             await asyncio.sleep(_NETLINK_BUSY_WAIT_S)
     assert last is not None  # noqa: S101 - the loop only ends here after an error
-    raise _refused("cannot read this machine's network settings", last) from last
+    raise refused("cannot read this machine's network settings", last) from last
 
 
 async def _add(netlink: Any, index: int, address: Interface) -> None:
@@ -244,7 +248,8 @@ async def _add(netlink: Any, index: int, address: Interface) -> None:
         raise
 
 
-def _index(name: str) -> int:
+def interface_index(name: str) -> int:
+    """What netlink calls our interface ``name``. Raises OSError where there is none."""
     return socket.if_nametoindex(name)
 
 
@@ -252,7 +257,8 @@ def _code(error: Exception) -> int | None:
     return error.code if isinstance(error, NetlinkError) else getattr(error, "errno", None)
 
 
-def _refused(what: str, error: Exception) -> SystemRefusedError:
+def refused(what: str, error: Exception) -> SystemRefusedError:
+    """The sentence for a person that fits what netlink answered to ``what``."""
     code = _code(error)
     if code in (errno.EPERM, errno.EACCES):
         return SystemRefusedError(f"{what}: no permission; run the command as root (sudo)")

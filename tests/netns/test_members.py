@@ -121,27 +121,35 @@ def _transfer(sender: Machine, receiver: Machine) -> int:
 
 
 def test_nothing_is_lost_at_the_mtu(lab: Lab) -> None:
-    """What fits the TUN device passes whole; what does not gets an error that names the MTU, or is
-    fragmented where that is allowed; a narrow underlay does not change this."""
+    """What fits the path passes whole; what does not gets an error that names the MTU, or is fragmented
+    where that is allowed; a narrow underlay does not change this."""
     network = lab(topologies.PAIR)
     join_all(network)
     laptop, phone = network.node("laptop"), network.node("phone")
     ipv4, ipv6 = overlay(phone)
     router = network.node("laptop-home")
 
-    def check() -> None:
-        assert pings(laptop, ipv4, "-M", "do", "-s", str(1420 - 28)).returncode == 0
-        assert pings(laptop, ipv6, "-s", str(1420 - 48)).returncode == 0
-        too_long = pings(laptop, ipv4, "-M", "do", "-s", str(1420 - 27))
-        assert too_long.returncode != 0 and "mtu=1420" in too_long.stdout + too_long.stderr
+    def check(mtu: int) -> None:
+        assert pings(laptop, ipv4, "-M", "do", "-s", str(mtu - 28)).returncode == 0
+        assert pings(laptop, ipv6, "-s", str(max(mtu, 1280) - 48)).returncode == 0
+        too_long = pings(laptop, ipv4, "-M", "do", "-s", str(mtu - 27))
+        assert too_long.returncode != 0 and f"mtu={mtu}" in too_long.stdout + too_long.stderr
         assert pings(laptop, ipv4, "-M", "dont", "-s", "4000").returncode == 0
         assert pings(laptop, ipv6, "-s", "4000").returncode == 0
 
-    check()
+    def both_have(mtu: int) -> bool:
+        return peer_of(laptop, "phone")["mtu"] == peer_of(phone, "laptop")["mtu"] == mtu
+
+    eventually(lambda: both_have(1440), "the path MTU")
+    check(1440)
     wan = network.plan.link("laptop-home")
-    router.run(["ip", "link", "set", "dev", wan.interface, "mtu", "1300"])
-    network.node(PUBLIC_SEGMENT).run(["ip", "link", "set", "dev", wan.upstream_port, "mtu", "1300"])
-    check()
+    router.run(["ip", "link", "set", "dev", wan.interface, "mtu", "1400"])
+    network.node(PUBLIC_SEGMENT).run(["ip", "link", "set", "dev", wan.upstream_port, "mtu", "1400"])
+    eventually(
+        lambda: pings(laptop, ipv4, "-M", "dont", "-s", "1400").returncode == 0 and both_have(1340),
+        "packets get through on the narrow path, and its MTU is found",
+    )
+    check(1340)
 
 
 def test_addresses_without_a_member_get_an_icmp_answer(lab: Lab) -> None:

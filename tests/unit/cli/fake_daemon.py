@@ -27,6 +27,7 @@ def peer(name: str, number: int, state: str = "connected") -> dict[str, Any]:
         "endpoint": "[2001:db8:1234:5678:9abc:def0:1234:5678]:51820" if up else None,
         "rtt_ms": 123.4 if up else None,
         "cipher": "aes-256-gcm" if up else None,
+        "mtu": 1440 if up else None,
         "rx_bytes": 123_456_789 if up else 0,
         "tx_bytes": 987_654_321_000 if up else 0,
         "last_handshake_s": 93.5 if up else None,

@@ -22,6 +22,8 @@ COMMANDS: list[m.Command] = [
     m.SetEndpoint(1, V4),
     m.Send(1, b"\x01frame"),
     m.Send(1, b""),
+    m.SetPathMtu(1, 8920),
+    m.SendProbe(1, bytes(8920)),
     m.Datagram(b"\x04\0\0\0", V4),
 ]
 EVENTS: list[m.Event | m.Ready] = [
@@ -33,6 +35,7 @@ EVENTS: list[m.Event | m.Ready] = [
     m.KeypairConfirmed(1, 7),
     m.NeedHandshake(1),
     m.EndpointRoamed(1, V4),
+    m.ProbeRefused(1, 8920),
     m.DropCounts({"dataplane.no_peer": 3}),
 ]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhtvpn.errors import DecodeError
-from dhtvpn.mesh.frames import Goodbye, Hello, Ping, Pong, decode, encode
+from dhtvpn.mesh.frames import Goodbye, Hello, Ping, Pong, Probe, ProbeAck, decode, encode
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/mesh/frames.json").read_text())
 TOKEN = bytes.fromhex(VECTORS["ping"]["token"])
@@ -17,6 +17,8 @@ FRAMES = {
     "ping": Ping(TOKEN),
     "pong": Pong(TOKEN),
     "goodbye": Goodbye(),
+    "probe": Probe(TOKEN),
+    "probe_ack": ProbeAck(TOKEN),
 }
 
 
@@ -26,6 +28,10 @@ def test_vectors(name: str) -> None:
     assert encode(FRAMES[name]) == data
     assert decode(data) == FRAMES[name]
     assert decode(data + bytes(13)) == FRAMES[name], "the padding of the data message is ignored"
+
+
+def test_a_probe_is_as_long_as_its_padding() -> None:
+    assert decode(encode(Probe(TOKEN)).ljust(8940, b"\0")) == Probe(TOKEN)
 
 
 def test_no_frame_looks_like_an_ip_packet() -> None:
@@ -40,6 +46,7 @@ def test_no_frame_looks_like_an_ip_packet() -> None:
         (b"\x02\x00\x08short", "frame_length"),
         (b"\x02\xff\xff" + bytes(70000), "frame_length"),
         (b"\x02\x00\x07" + bytes(7), "frame_body"),
+        (b"\x05\x00\x07" + bytes(9000), "frame_body"),
         (b"\x0f\x00\x00", "frame_kind"),
         (b"\x01\x00\x05" + bytes(5), "frame_body"),
         (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"laptop", b"lap\xfftop"[:6]), "frame_body"),

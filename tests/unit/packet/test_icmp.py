@@ -53,6 +53,14 @@ def test_unreachable() -> None:
     assert check_v6(icmp.unreachable(ipv6(A6, B6)))[:3] == (1, 3, 0)
 
 
+def test_too_big_names_the_mtu() -> None:
+    packet = ipv4(A4, B4, bytes(1400), flags=0x4000)
+    assert check_v4(icmp.too_big(packet, 1220))[:3] == (3, 4, 1220)  # RFC 1191 section 4
+    assert packet.startswith(check_v4(icmp.too_big(packet, 1220))[3])
+    assert check_v6(icmp.too_big(ipv6(A6, B6, bytes(1400)), 1280))[:3] == (2, 0, 1280)  # RFC 4443 section 3.2
+    assert check_v6(icmp.too_big(ipv6(A6, B6, bytes(9000)), 8920))[:3] == (2, 0, 8920)
+
+
 @pytest.mark.parametrize(
     "packet",
     [
@@ -79,6 +87,7 @@ def test_unreachable() -> None:
 )
 def test_no_answer(packet: bytes) -> None:
     assert icmp.unreachable(packet) is None
+    assert icmp.too_big(packet, 1280) is None
 
 
 def test_echo_requests_are_answered() -> None:
