@@ -15,6 +15,7 @@ import pytest
 from joined import eventually, join_all, overlay, peer_of, pings
 
 from dhtvpn.lab import topologies
+from dhtvpn.lab.addressing import LAN_BRIDGE
 from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.network import Network
 from dhtvpn.lab.topology import PUBLIC_SEGMENT, Host, Role, Topology
@@ -34,9 +35,9 @@ IPV6_PAIR = Topology(
 PIECE = 1 << 16
 PAUSE_S = 0.01
 """Between pieces: the transfer lasts as long as the test wants, and leaves the machine to others."""
-LONGEST_GAP_S = 8.0
+LONGEST_GAP_S = 6.0
 """A transfer may stand still this long: 2 s until the next confirmation, its rounds, and TCP's own timer,
-which has doubled a few times by then."""
+which has doubled a few times by then. Measured: 1.5 s over IPv6, 0.2 s over IPv4."""
 
 
 def set_mtu(network: Network, name: str, mtu: int) -> None:
@@ -186,10 +187,8 @@ def test_a_jumbo_path_is_used_and_a_narrow_peer_beside_it(lab: Lab) -> None:
     network = lab(topologies.DEMO)
     set_mtu(network, "server", 9000)
     set_mtu(network, "home", 9000)
-    home = network.plan.link("laptop")
-    network.node("home").run(["ip", "link", "set", "dev", home.upstream_port, "mtu", "9000"])
-    network.node("home").run(["ip", "link", "set", "dev", "lan", "mtu", "9000"], check=False)
-    network.node("laptop").run(["ip", "link", "set", "dev", home.interface, "mtu", "9000"])
+    set_mtu(network, "laptop", 9000)
+    network.node("home").run(["ip", "link", "set", "dev", LAN_BRIDGE, "mtu", "9000"])
     join_all(network)
     server, laptop, phone = (network.node(name) for name in ("server", "laptop", "phone"))
     mtus_are(server, laptop, 8940)
