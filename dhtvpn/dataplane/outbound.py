@@ -196,7 +196,7 @@ class Outbound:
                     return
                 complete_checksum(buffer, start, end, start + checksum_offset)
         if too_long:
-            self._past_path_mtu(peer, session, bytes(memoryview(buffer)[_AT:end]), mark, now)
+            self._past_path_mtu(peer, session, [bytes(memoryview(buffer)[_AT:end])], mark, now)
             return
         datagram = peer.transport.seal_with(session, memoryview(buffer)[_AT:end])
         if datagram is not None:
@@ -214,7 +214,11 @@ class Outbound:
             return
         mark = ecn.bits_of(buffer, _AT)
         if shape.length + segment > peer.mtu:
-            segment = self._narrow(peer, shape, buffer, segment, now)
+            if shape.protocol != TCP or peer.mtu <= shape.length:
+                packets = split(buffer, _AT, shape, size, segment)
+                self._past_path_mtu(peer, session, packets, mark, now)
+                return
+            segment = self._narrow(peer, buffer, shape, segment, now)
         known = peer.trains if shape.protocol == TCP else peer.udp_trains
         kind = peer.transport.message_type
         if not known or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
@@ -228,35 +232,39 @@ class Outbound:
             if self._transmitter.send_run(peer, run, stride, mark):
                 self._sent(peer)
 
-    def _narrow(self, peer: Peer, shape: Layout, buffer: bytearray, segment: int, now: float) -> int:
-        """The segment size for a super-packet whose segments the path does not take.
-
-        TCP does not care where its bytes are cut, so it goes on while its sender is told. The datagrams of
-        UDP go in fragments, as the path of last resort (docs/adr/0008-path-mtu.md).
-        """
+    def _narrow(self, peer: Peer, buffer: bytearray, shape: Layout, segment: int, now: float) -> int:
+        """The segment size for a TCP super-packet whose segments the path does not take. TCP does not care
+        where its bytes are cut, so they go on at once, and its sender is told for the next time."""
         first = bytes(memoryview(buffer)[_AT : _AT + shape.length + segment])
-        self._answer(icmp.too_big(first, peer.mtu), now)
-        if shape.protocol != TCP or peer.mtu <= shape.length:
-            return segment
+        limit = max(peer.mtu, fragment.may_be(first))
+        if len(first) > limit:
+            self._answer(icmp.too_big(first, limit), now)
         return peer.mtu - shape.length
 
-    def _past_path_mtu(self, peer: Peer, session: Session, packet: bytes, mark: int, now: float) -> None:
-        """Answer a packet that its peer's path does not take whole; one that must go all the same goes in
-        fragments of its own, so that the datagrams fit."""
-        limit = max(peer.mtu, fragment.may_be(packet))
-        if len(packet) > limit:
-            self._drops.count("dataplane", "too_big")
-            self._answer(icmp.too_big(packet, limit), now)
+    def _past_path_mtu(
+        self, peer: Peer, session: Session, packets: list[bytes], mark: int, now: float
+    ) -> None:
+        """Answer packets that their peer's path does not take whole, the first of which is the longest. Those
+        that must go all the same go in fragments of their own, so that the datagrams fit."""
+        limit = max(peer.mtu, fragment.may_be(packets[0]))
+        if len(packets[0]) > limit:
+            self._drops.count("dataplane", "too_big", len(packets))
+            self._answer(icmp.too_big(packets[0], limit), now)
             return
+        for packet in packets:
+            for piece in self._fragments(packet, peer.mtu):
+                datagram = peer.transport.seal_with(session, piece)
+                if datagram is not None:
+                    self._collected.setdefault((peer, mark), []).append(datagram)
+
+    def _fragments(self, packet: bytes, mtu: int) -> list[bytes]:
+        if len(packet) <= mtu:
+            return [packet]
         self._fragment_id = self._fragment_id + 1 & 0xFFFFFFFF
         try:
-            pieces = fragment.split(packet, peer.mtu, self._fragment_id)
+            return fragment.split(packet, mtu, self._fragment_id)
         except DecodeError:
-            pieces = [packet]
-        for piece in pieces:
-            datagram = peer.transport.seal_with(session, piece)
-            if datagram is not None:
-                self._collected.setdefault((peer, mark), []).append(datagram)
+            return [packet]  # headers that cannot be cut: the datagram may be
 
     def _answer(self, answer: bytes | None, now: float) -> None:
         """Hand an ICMP answer to this machine."""

@@ -2,14 +2,24 @@
 
 import errno
 import socket
+import struct
 from collections.abc import Sequence
 
 import pytest
-from engines_in_memory import Pair, ipv4, ipv6, keypair_a
+from engines_in_memory import Pair, Side, ipv4, ipv6, keypair_a, keypair_b
 
 from dhtvpn.dataplane import unfragmented as module
-from dhtvpn.dataplane.messages import ControlFrame, NeedHandshake, ProbeRefused, SendProbe, SetPathMtu
+from dhtvpn.dataplane.messages import (
+    ControlFrame,
+    NeedHandshake,
+    ProbeRefused,
+    SendProbe,
+    SetFeatures,
+    SetPathMtu,
+)
+from dhtvpn.packet import virtio
 from dhtvpn.packet.ip import parse
+from dhtvpn.system.tun import MemoryTun
 
 A4, B4, A6, B6 = "10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"
 DF = 0x4000
@@ -97,13 +107,15 @@ def test_what_cannot_be_cut_goes_whole() -> None:
     assert pair.b.tun.received_by_host == [with_options]
 
 
-def test_what_waits_for_a_keypair_is_cut_when_it_leaves() -> None:
+def test_what_waits_for_a_keypair_is_cut_when_it_goes() -> None:
     pair = Pair.make(keys=False)
     pair.a.engine.handle_command(SetPathMtu(1, 1220), 0.0)
     pair.a.send(ipv6(A6, B6, bytes(1240)))
     assert pair.a.events == [NeedHandshake(1)]
-    pair.a.engine.handle_command(keypair_a(), 0.0)
-    assert len(pair.a.take_sent()) == 2
+    pair.b.engine.handle_command(keypair_b(created_at=0.0), 0.0)
+    pair.a.engine.handle_command(keypair_a(created_at=0.0), 0.0)
+    pair.carry()
+    assert len(pair.b.tun.received_by_host) == 2
 
 
 def test_padding_keeps_to_the_path_mtu() -> None:
@@ -129,3 +141,56 @@ def test_the_option_of_an_ipv6_socket() -> None:
         with module.unfragmented(sock):
             assert sock.getsockopt(*option) == PROBE
         assert sock.getsockopt(*option) == before
+
+
+def with_super_packets() -> Pair:
+    pair = Pair.make(keys=False)
+    pair.a = Side(pair.a.address4, pair.a.address6, pair.a.endpoint, tun=MemoryTun(vnet_header=True))
+    pair.a.know(pair.b)
+    pair.a.engine.handle_command(SetPathMtu(1, 1220), 0.0)
+    pair.a.engine.handle_command(keypair_a(), 0.0)
+    return pair
+
+
+def super_packet(version: int, segment: int, payload: int = 6000) -> bytes:
+    """A TCP super-packet behind its virtio header."""
+    tcp = struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 5 << 4, 0x10, 100, 0, 0) + bytes(payload)
+    ip_length = 20 if version == 4 else 40
+    kind = virtio.GSO_TCPV4 if version == 4 else virtio.GSO_TCPV6
+    packet = ipv4(A4, B4, tcp, protocol=6, flags=DF) if version == 4 else ipv6(A6, B6, tcp, next_header=6)
+    return virtio.HEADER.pack(virtio.NEEDS_CHECKSUM, kind, ip_length + 20, segment, ip_length, 16) + packet
+
+
+@pytest.mark.parametrize(("version", "segment", "named"), [(4, 1181, 1220), (6, 1221, 1280)])
+def test_a_super_packet_of_segments_that_are_too_big_leaves_in_smaller_ones(
+    version: int, segment: int, named: int
+) -> None:
+    pair = with_super_packets()
+    pair.a.send(super_packet(version, segment))
+    sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
+    assert len(sizes) == 6 and max(sizes) == 1220
+    (answer,) = answers([packet[virtio.SIZE :] for packet in pair.a.tun.received_by_host])
+    assert answer == (version, 3 if version == 4 else 2, named)
+    assert pair.a.drops() == {}
+
+
+def test_a_super_packet_of_segments_that_fit_leaves() -> None:
+    pair = with_super_packets()
+    pair.a.send(super_packet(4, 1180))
+    sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
+    assert len(sizes) == 6 and max(sizes) == 1220
+    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False), 0.0)
+    pair.a.send(super_packet(4, 1180))
+    sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
+    assert len(sizes) == 6 and max(sizes) == 1220
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_segments_of_ipv6_keep_its_least_mtu(trains: bool) -> None:
+    """A connection that knows no less than 1,280 bytes on a path that takes 1,220."""
+    pair = with_super_packets()
+    pair.a.engine.handle_command(SetFeatures(1, trains, trains, aes=False), 0.0)
+    pair.a.send(super_packet(6, 1220))
+    sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
+    assert len(sizes) == 6 and max(sizes) <= 1220
+    assert pair.a.tun.received_by_host == []  # nothing to tell: it may not go below
