@@ -24,7 +24,7 @@ from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
 from dhtvpn.packet.train import PARTIAL
-from dhtvpn.packet.transport import TCP, Layout, complete_checksum, layout
+from dhtvpn.packet.transport import TCP, Layout, complete_checksum, layout, store_ip_length
 from dhtvpn.wireguard.transport import OVERHEAD, Session
 
 DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
@@ -235,10 +235,11 @@ class Outbound:
     def _narrow(self, peer: Peer, buffer: bytearray, shape: Layout, segment: int, now: float) -> int:
         """The segment size for a TCP super-packet whose segments the path does not take. TCP does not care
         where its bytes are cut, so they go on at once, and its sender is told for the next time."""
-        first = bytes(memoryview(buffer)[_AT : _AT + shape.length + segment])
+        first = buffer[_AT : _AT + shape.length + segment]
         limit = max(peer.mtu, fragment.may_be(first))
         if len(first) > limit:
-            self._answer(icmp.too_big(first, limit), now)
+            store_ip_length(first, 0, shape, len(first))
+            self._answer(icmp.too_big(bytes(first), limit), now)
         return peer.mtu - shape.length
 
     def _past_path_mtu(

@@ -18,7 +18,7 @@ _DONT_FRAGMENT, _MORE, _OFFSET = 0x4000, 0x2000, 0x1FFF  # of IPv4's flags and f
 _FRAGMENT_HEADER: Final = struct.Struct("!BxHI")
 
 
-def may_be(packet: bytes) -> int:
+def may_be(packet: bytes | bytearray) -> int:
     """How long a packet like this one may be whatever the path takes: bytes, 0 where the path decides.
 
     IPv4 may be fragmented unless it says otherwise. IPv6 has a right to 1,280 bytes (RFC 8200 section 5).
