@@ -76,8 +76,6 @@ def create(machine: Machine) -> str:
 
 def join(machine: Machine, which: str, *options: str) -> None:
     """Start a node in the background of this process, with a fixed port."""
-    if options and "--cipher" not in machine.cli("join", "--help").stdout:
-        options = options[2:]
     words = ["join", which, "--network", NETWORK, "--name", machine.name, "--port", str(PORT)]
     machine.daemon(machine.dhtvpn(*words, *options), "node")
 

@@ -23,17 +23,32 @@ FIGURES: tuple[Figure, ...] = (
     Figure("tcp4_gbit_s", "4 streams", "Gbit/s", 2, True, "four TCP streams, left to right, sum"),
     Figure("both_gbit_s", "both ways", "Gbit/s", 2, True, "a TCP stream each way at once, sum"),
     Figure("lossy_mbit_s", "lossy", "Mbit/s", 1, True, "one TCP stream over the lossy link"),
-    Figure("udp_kpackets_s", "64 B UDP", "kpkt/s", 1, True, "64-byte UDP packets that arrive at under 1% loss"),
+    Figure(
+        "udp_kpackets_s", "64 B UDP", "kpkt/s", 1, True, "64-byte UDP packets that arrive at under 1% loss"
+    ),
     Figure("ping_p50_ms", "p50", "ms", 3, False, "round trip, idle, median"),
     Figure("ping_p99_ms", "p99", "ms", 3, False, "round trip, idle, 99th percentile"),
     Figure("loaded_p50_ms", "loaded p50", "ms", 3, False, "round trip under a full TCP stream, median"),
-    Figure("loaded_p99_ms", "loaded p99", "ms", 3, False, "round trip under a full TCP stream, 99th percentile"),
-    Figure("cpu_s_per_gb", "CPU s/GB", "s/GB", 2, False, "CPU time of the tunnel's processes, both ends, per GB"),
+    Figure(
+        "loaded_p99_ms", "loaded p99", "ms", 3, False, "round trip under a full TCP stream, 99th percentile"
+    ),
+    Figure(
+        "cpu_s_per_gb", "CPU s/GB", "s/GB", 2, False, "CPU time of the tunnel's processes, both ends, per GB"
+    ),
     Figure("softirq_s_per_gb", "softirq s/GB", "s/GB", 2, False, "the machine's softirq time per GB"),
-    Figure("machine_s_per_gb", "machine s/GB", "s/GB", 2, False, "all CPU time of the machine per GB, iperf3 included"),
-    Figure("memory_mb", "memory", "MB", 1, False, "memory of one node's processes, shared pages once"),
-    Figure("rss_mb", "RSS", "MB", 1, False, "sum of one node's resident set sizes, shared pages each time"),
-    Figure("idle_percent", "idle CPU", "% of a core", 3, False, "CPU of one node while nothing is sent"),
+    Figure(
+        "machine_s_per_gb",
+        "machine s/GB",
+        "s/GB",
+        2,
+        False,
+        "all CPU time of the machine per GB, iperf3 included",
+    ),
+    Figure("memory_mb", "memory", "MB", 1, False, "memory of the larger node, shared pages once"),
+    Figure("rss_mb", "RSS", "MB", 1, False, "resident set sizes of the larger node, shared pages each time"),
+    Figure(
+        "idle_percent", "idle CPU", "% of a core", 3, False, "CPU of the busier node while nothing is sent"
+    ),
 )
 
 BY_KEY = {figure.key: figure for figure in FIGURES}

@@ -41,7 +41,10 @@ class Emulator:
     """Two devices and what is under way between them."""
 
     def __init__(self, one: int, other: int, conditions: Conditions, seed: int) -> None:
-        self._ways = ((one, other, OneWay(conditions, 2 * seed)), (other, one, OneWay(conditions, 2 * seed + 1)))
+        self._ways = (
+            (one, other, OneWay(conditions, 2 * seed)),
+            (other, one, OneWay(conditions, 2 * seed + 1)),
+        )
         self._devices = [one, other]
         self._running = True
 
@@ -89,7 +92,9 @@ def _write(device: int, frames: list[bytes]) -> None:
 
 def main() -> int:
     """Run until SIGTERM."""
-    parser = argparse.ArgumentParser(description="carry frames between a TAP device in each of two namespaces")
+    parser = argparse.ArgumentParser(
+        description="carry frames between a TAP device in each of two namespaces"
+    )
     for name in ("namespace_one", "device_one", "namespace_other", "device_other"):
         parser.add_argument(name)
     for name in ("delay-s", "jitter-s", "loss", "reordering"):

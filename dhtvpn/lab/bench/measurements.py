@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dhtvpn.errors import DhtVpnError
@@ -62,6 +62,10 @@ class Running:
         """What runs in its namespaces: the tunnel's own, while nothing is measured."""
         return namespaces.processes_in([machine.namespace for machine in self.pair.machines])
 
+    def nodes(self) -> list[list[int]]:
+        """The same, side by side."""
+        return [namespaces.processes_in([machine.namespace]) for machine in self.pair.machines]
+
 
 Figures = dict[str, float | None]
 Measurement = Callable[[Running, Lengths, int], Figures]
@@ -77,9 +81,10 @@ def tcp(running: Running, lengths: Lengths, number: int) -> Figures:
     gigabytes = result.received_bytes / 1e9
     if gigabytes == 0:
         raise DhtVpnError("nothing arrived")
+    own: Figures = {"cpu_s_per_gb": used / gigabytes} if pids else {}
     return {
+        **own,
         "tcp_gbit_s": result.bits_per_s / 1e9,
-        "cpu_s_per_gb": used / gigabytes if pids else None,
         "softirq_s_per_gb": spent.softirq_s / gigabytes,
         "machine_s_per_gb": spent.busy_s / gigabytes,
     }
@@ -131,10 +136,12 @@ def loaded(running: Running, lengths: Lengths, number: int) -> Figures:
 def udp(running: Running, lengths: Lengths, number: int) -> Figures:
     """The highest rate of 64-byte packets that arrive with less than 1% lost."""
     search = RateSearch(running.packets_s, lengths.trials)
-    with _SmallPackets(running.pair.right, "receive", running.ends.right) as receiver:
-        with _SmallPackets(running.pair.left, "send", running.ends.right) as sender:
-            while (rate := search.next_rate()) is not None:
-                search.report(_trial(sender, receiver, rate, lengths.trial_s))
+    with (
+        _SmallPackets(running.pair.right, "receive", running.ends.right) as receiver,
+        _SmallPackets(running.pair.left, "send", running.ends.right) as sender,
+    ):
+        while (rate := search.next_rate()) is not None:
+            search.report(_trial(sender, receiver, rate, lengths.trial_s))
     if search.best is None:
         raise DhtVpnError("no rate got through with less than 1% lost")
     running.packets_s = search.best
@@ -142,32 +149,39 @@ def udp(running: Running, lengths: Lengths, number: int) -> Figures:
 
 
 def memory(running: Running, lengths: Lengths, number: int) -> Figures:
-    """Memory of the right node's processes, after the loads before it."""
-    found = processes.memory(namespaces.processes_in([running.pair.right.namespace]))
-    if found.rss == 0:
-        return {"memory_mb": None, "rss_mb": None}
-    return {"memory_mb": found.total / 1e6, "rss_mb": found.rss / 1e6}
+    """Memory of the larger node's processes, after the loads before it."""
+    found = [processes.memory(pids) for pids in running.nodes()]
+    if not any(node.rss for node in found):
+        return {}
+    return {
+        "memory_mb": max(node.total for node in found) / 1e6,
+        "rss_mb": max(node.rss for node in found) / 1e6,
+    }
 
 
 def idle(everything: Mapping[str, Running], lengths: Lengths) -> dict[str, Figures]:
-    """CPU of one node of each tunnel over the same seconds, in which nobody sends: by tunnel."""
-    groups = {name: running.processes() for name, running in everything.items()}
-    before = {name: processes.cpu_seconds(pids) for name, pids in groups.items()}
+    """CPU of the busier node of each tunnel over the same seconds, in which nobody sends: by tunnel."""
+    groups = {name: running.nodes() for name, running in everything.items() if running.processes()}
+    before = {name: _cpu_of_each(nodes) for name, nodes in groups.items()}
     began = time.monotonic()
     time.sleep(lengths.idle_s)
-    after = {name: processes.cpu_seconds(pids) for name, pids in groups.items()}
+    after = {name: _cpu_of_each(nodes) for name, nodes in groups.items()}
     seconds = time.monotonic() - began
     return {
-        name: {"idle_percent": 100 * (after[name] - before[name]) / seconds / 2 if pids else None}
-        for name, pids in groups.items()
+        name: {
+            "idle_percent": 100 * max(map(float.__sub__, after[name], before[name])) / seconds,
+        }
+        for name in groups
     }
+
+
+def _cpu_of_each(nodes: Sequence[Sequence[int]]) -> list[float]:
+    return [processes.cpu_seconds(pids) for pids in nodes]
 
 
 def _stream(running: Running, seconds: int, count: int = 1, both_ways: bool = False) -> streams.Transfer:
     pair = running.pair
-    return streams.transfer(
-        pair.left, pair.right, running.ends.right, seconds, streams=count, both=both_ways
-    )
+    return streams.transfer(pair.left, pair.right, running.ends.right, seconds, streams=count, both=both_ways)
 
 
 def _first_packets(running: Running) -> None:

@@ -22,7 +22,7 @@ from dhtvpn.lab.machine import Machine
 
 UNDERLAY_MTU = 1500
 LEFT_ADDRESS, RIGHT_ADDRESS = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2")
-"""Underlay addresses, from the network for benchmarks (RFC 2544). Every pair has the same: none sees another."""
+"""Underlay addresses, of the network for benchmarks (RFC 2544); the same in every pair."""
 
 UNDERLAY_PREFIX = 24
 EMULATED = "lossy0"

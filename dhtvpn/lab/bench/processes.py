@@ -107,4 +107,4 @@ def add_smaps(found: Memory, text: str) -> None:
 
 
 def _kilobytes(text: str) -> int:
-    return int(text.split()[0]) * 1024
+    return int(text.split(maxsplit=1)[0]) * 1024

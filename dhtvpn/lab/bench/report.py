@@ -228,7 +228,7 @@ def _rows(report: Report, keys: Sequence[str], reference: str | None) -> list[li
 def _cell(summary: Summary, figure: Figure) -> str:
     """The median, with its spread where there were several rounds, and how many rounds failed."""
     if summary.median is None:
-        return "failed" if summary.failed and figure.key not in ("cpu_s_per_gb",) else NOTHING
+        return "failed" if summary.failed else NOTHING
     cell = f"{summary.median:.{figure.digits}f}"
     if len(summary.good) > 1 and summary.spread is not None:
         cell += f" ±{100 * summary.spread:.0f}%"

@@ -75,7 +75,9 @@ class Bench:
         """Work off the schedule. A measurement that fails is a result without a figure."""
         results = Results()
         for step in schedule.steps(rounds, measures, list(self.running)):
-            self._progress(f"round {step.round} of {rounds}: {step.measure.name} {step.tunnel or ''}".rstrip())
+            self._progress(
+                f"round {step.round} of {rounds}: {step.measure.name} {step.tunnel or ''}".rstrip()
+            )
             for tunnel, figures in self._take(step, lengths, results).items():
                 results.add(tunnel, figures)
         return results
@@ -118,10 +120,15 @@ class Bench:
         self._progress(f"{tunnel.name} does not come up: {error}")
 
     def _tear_down(self) -> None:
-        for tunnel, pair in self._started:
-            try:
-                tunnel.down(pair)
-            except DhtVpnError as error:
-                self._progress(f"{tunnel.name}: {error}")
-        self._started.clear()
-        clean.tear_down(self._entry, self._machines)
+        try:
+            for tunnel, pair in self._started:
+                self._take_down(tunnel, pair)
+        finally:
+            self._started.clear()
+            clean.tear_down(self._entry, self._machines)
+
+    def _take_down(self, tunnel: Tunnel, pair: Pair) -> None:
+        try:
+            tunnel.down(pair)
+        except DhtVpnError as error:
+            self._progress(f"{tunnel.name}: {error}")
