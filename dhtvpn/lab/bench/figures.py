@@ -96,13 +96,6 @@ def ratio(value: float | None, reference: float | None) -> float | None:
     return value / reference
 
 
-def percentile(values: Sequence[float], share: float, lost: int = 0) -> float | None:
-    """The nearest-rank percentile, where ``lost`` further values are beyond all others.
-
-    None when there are no values, or when the rank falls among the lost ones.
-    """
-    total = len(values) + lost
-    if not values:
-        return None
-    rank = max(1, math.ceil(share * total))
-    return sorted(values)[rank - 1] if rank <= len(values) else None
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile of values, of which there is at least one."""
+    return sorted(values)[max(1, math.ceil(share * len(values))) - 1]

@@ -21,6 +21,7 @@ from dhtvpn.lab.machine import Machine
 
 LOSSY = Conditions(delay_s=0.004, jitter_s=0.004, loss=0.005, reordering=0.01)
 PING_INTERVAL_S = 0.01
+PING_DEADLINE_S = 1
 FIRST_GUESS_PACKETS_S = 100_000.0
 UDP_PORT = 5300
 SETTLE_S = 0.7
@@ -46,7 +47,7 @@ class Lengths:
 
 
 FULL = Lengths(stream_s=4, lossy_s=6, pings=200, trial_s=0.5, trials=12, idle_s=6.0)
-QUICK = Lengths(stream_s=2, lossy_s=2, pings=100, trial_s=0.2, trials=7, idle_s=5.0)
+QUICK = Lengths(stream_s=2, lossy_s=2, pings=80, trial_s=0.2, trials=6, idle_s=4.0)
 
 
 @dataclass
@@ -186,23 +187,27 @@ def _stream(running: Running, seconds: int, count: int = 1, both_ways: bool = Fa
 
 def _first_packets(running: Running) -> None:
     """Let the tunnel notice that the wire has changed. Raises DhtVpnError when nothing gets through."""
-    words = ["ping", "-n", "-q", "-c", "20", "-i", "0.05", "-w", "10", running.ends.right]
+    words = ["ping", "-n", "-q", "-c", "10", "-i", "0.03", "-w", "10", running.ends.right]
     if running.pair.left.run(words, check=False).returncode != 0:
         raise DhtVpnError("no echo reply over the lossy link")
 
 
-def _round_trips(running: Running, count: int) -> tuple[float | None, float | None]:
-    words = ["ping", "-n", "-c", str(count), "-i", str(PING_INTERVAL_S), "-W", "1", running.ends.right]
-    done = running.pair.left.run(words, check=False)
+def _round_trips(running: Running, count: int) -> tuple[float, float]:
+    words = ["ping", "-n", "-c", str(count), "-i", str(PING_INTERVAL_S), "-W", str(PING_DEADLINE_S)]
+    done = running.pair.left.run([*words, running.ends.right], check=False)
     return parse_round_trips(done.stdout)
 
 
-def parse_round_trips(text: str) -> tuple[float | None, float | None]:
-    """p50 and p99 in milliseconds of what ping printed; a request without a reply counts as endless."""
+def parse_round_trips(text: str) -> tuple[float, float]:
+    """p50 and p99 in milliseconds of what ping printed. A request without a reply counts as its deadline,
+    one second. Raises DhtVpnError when there was no reply at all."""
     replies = [float(reply) for reply in _REPLY.findall(text)]
     sent = _SENT.search(text)
-    lost = max(0, int(sent[1]) - len(replies)) if sent else 0
-    return percentile(replies, 0.50, lost), percentile(replies, 0.99, lost)
+    if not replies or sent is None:
+        raise DhtVpnError("no echo reply")
+    lost = max(0, int(sent[1]) - len(replies))
+    values = [*replies, *[1e3 * PING_DEADLINE_S] * lost]
+    return percentile(values, 0.50), percentile(values, 0.99)
 
 
 class _SmallPackets:

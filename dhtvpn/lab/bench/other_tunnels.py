@@ -25,7 +25,7 @@ TINC_MTU = 1400
 """Leaves room for a sequence number, CBC padding and digest."""
 
 N2N_MTU = 1360
-"""The largest that its own header around an Ethernet frame leaves unfragmented; its default, 1400, does not."""
+"""Its default, 1400, is fragmented outside: its header and an Ethernet frame take more than 100 bytes."""
 
 
 class Tinc(Tunnel):
@@ -133,16 +133,18 @@ class Fastd(Tunnel):
             words = machine.run(["fastd", "--generate-key"]).stdout.split()
             keys.append((words[words.index("Secret:") + 1], words[words.index("Public:") + 1]))
         for position, machine in enumerate(pair.machines):
-            other = 1 - position
+            # Only the right side calls, and only when the left one listens: a first handshake that is
+            # lost is tried again a quarter of a minute later.
+            remote = f"remote {LEFT_ADDRESS}:{self.port}; " if position == 1 else ""
             path = write(
                 machine,
                 "fastd.conf",
                 f'mode tun;\ninterface "{DEVICE}";\nmtu {INNER_MTU};\nmethod "salsa2012+umac";\n'
                 f'bind {UNDERLAY[position]}:{self.port};\nsecret "{keys[position][0]}";\n'
-                f'peer "{SIDES[other]}" {{ key "{keys[other][1]}"; '
-                f"remote {UNDERLAY[other]}:{self.port}; }}\n",
+                f'peer "{SIDES[1 - position]}" {{ key "{keys[1 - position][1]}"; {remote}}}\n',
             )
-            machine.daemon(["fastd", "--config", str(path)], "fastd")
+            child = machine.daemon(["fastd", "--config", str(path)], "fastd")
+            machine.wait_for_port("udp", self.port, child, 10.0)
 
     def finish(self, pair: Pair) -> Ends:
         for machine, address in zip(pair.machines, OVERLAY, strict=True):

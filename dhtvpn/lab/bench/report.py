@@ -33,6 +33,14 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """The tables, each narrow enough for 80 columns."""
 
+_TO_WIREGUARD, _TO_WIRE = (REFERENCE, "wireguard-go"), (WIRE, "no tunnel")
+RATIOS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "Throughput": (_TO_WIREGUARD, _TO_WIRE),
+    "Round trip, ms": (_TO_WIREGUARD, _TO_WIRE),
+    "Cost": (_TO_WIREGUARD,),
+}
+"""What each table is also given as ratios to: the wire costs nothing of its own."""
+
 NOTHING = "-"
 
 
@@ -201,7 +209,7 @@ def _grids(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
             continue
         headings = [_heading(BY_KEY[key], title) for key in taken]
         yield title, headings, _rows(report, taken, None)
-        for reference, name in ((REFERENCE, "wireguard-go"), (WIRE, "no tunnel")):
+        for reference, name in RATIOS[title]:
             rows = _rows(report, taken, reference)
             if any(cell != NOTHING for row in rows for cell in row[1:]):
                 yield f"{title.partition(',')[0]}: times {name}", [BY_KEY[key].title for key in taken], rows
