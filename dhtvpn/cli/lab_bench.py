@@ -7,6 +7,7 @@ import typer
 from dhtvpn.cli import output
 from dhtvpn.cli.lab_session import ending_on_signals, progress_lines
 from dhtvpn.cli.options import JsonOption, examples, session
+from dhtvpn.errors import UsageError
 
 # What it needs is imported when it runs: `dhtvpn lab --help` shall not wait for it.
 # ruff: noqa: PLC0415
@@ -70,6 +71,8 @@ def bench(
     from dhtvpn.lab.bench.measurements import FULL, QUICK
     from dhtvpn.lab.bench.run import Bench
 
+    if markdown and as_json:
+        raise UsageError("--json and --markdown are two ways to print: choose one")
     count = rounds or (QUICK_ROUNDS if quick else FULL_ROUNDS)
     measures = schedule.chosen(measure or [], quick)
     choice = known_tunnels.choose(only or [])

@@ -1,5 +1,7 @@
 """dhtvpn: two real nodes, or one with wireguard-go as a stock peer."""
 
+import subprocess
+
 from dhtvpn.lab.bench.pair import LEFT_ADDRESS, Pair
 from dhtvpn.lab.bench.tunnels import (
     INNER_MTU,
@@ -27,7 +29,9 @@ class DhtVpn(Tunnel):
 
     def start(self, pair: Pair) -> None:
         network_id = create(pair.left)
-        join(pair.left, NETWORK, "--cipher", self._cipher)
+        child = join(pair.left, NETWORK, "--cipher", self._cipher)
+        # Called before it listens, it would be asked again only some seconds later.
+        pair.left.wait_for_port("udp", PORT, child, START_TIMEOUT_S)
         join(pair.right, network_id, "--cipher", self._cipher, "--bootstrap", f"{LEFT_ADDRESS}:{PORT}")
 
     def finish(self, pair: Pair) -> Ends:
@@ -74,10 +78,10 @@ def create(machine: Machine) -> str:
     return machine.cli("create", NETWORK).stdout.splitlines()[0].strip()
 
 
-def join(machine: Machine, which: str, *options: str) -> None:
+def join(machine: Machine, which: str, *options: str) -> subprocess.Popen[str]:
     """Start a node in the background of this process, with a fixed port."""
     words = ["join", which, "--network", NETWORK, "--name", machine.name, "--port", str(PORT)]
-    machine.daemon(machine.dhtvpn(*words, *options), "node")
+    return machine.daemon(machine.dhtvpn(*words, *options), "node")
 
 
 def wait_for_node(machine: Machine) -> None:

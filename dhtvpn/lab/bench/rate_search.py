@@ -56,8 +56,9 @@ class RateSearch:
         """Packets per second that arrived in the best trial that passed."""
 
     def next_rate(self) -> float | None:
-        """The rate to offer next, packets/s; None when the search is over."""
-        if self._trials_left <= 0 or self._rate < SLOWEST:
+        """The rate to offer next, packets/s; None when the search is over: the bracket is narrow, or
+        there were enough trials and one of them passed, or even the slowest rate fails."""
+        if self._rate < SLOWEST or (self._trials_left <= 0 and self._passed):
             return None
         if self._passed and self._failed and self._failed / self._passed < NARROW:
             return None

@@ -178,12 +178,13 @@ def to_tables(report: Report) -> list[Table]:
 
 def to_markdown(report: Report) -> list[str]:
     """The same tables as docs/performance.md has them, with machine and date, line by line."""
-    lines = [f"{report.machine}; {_rounds(report)}.", ""]
+    remarks = list(notes(report))
+    lines = [remarks[0], ""]
     for title, headings, rows in _grids(report):
         lines += [f"**{title}**", "", f"| | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
         lines.append("")
-    return lines + list(notes(report))
+    return lines + remarks[1:]
 
 
 def notes(report: Report) -> Iterator[str]:
