@@ -70,6 +70,7 @@ def bench(
     from dhtvpn.lab.bench import known_tunnels, report, schedule
     from dhtvpn.lab.bench.measurements import FULL, QUICK
     from dhtvpn.lab.bench.run import Bench
+    from dhtvpn.lab.bench.run import measure as measure_all
 
     if markdown and as_json:
         raise UsageError("--json and --markdown are two ways to print: choose one")
@@ -79,9 +80,9 @@ def bench(
     progress = progress_lines()
     for name, reason in choice.left_out.items():
         progress(f"{name} is left out: {reason}")
-    with ending_on_signals(), Bench(choice.tunnels, progress) as running:
-        results = running.measure(count, measures, QUICK if quick else FULL)
-        not_up = dict(running.not_up)
+    with ending_on_signals(), Bench(choice.tunnels, progress) as laboratory:
+        results = measure_all(laboratory.running, count, measures, QUICK if quick else FULL, progress)
+        not_up = dict(laboratory.not_up)
     outcome = report.Report(
         choice.tunnels, {**choice.left_out, **not_up}, measures, count, quick, results, report.this_machine()
     )

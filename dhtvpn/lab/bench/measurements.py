@@ -30,6 +30,9 @@ SETTLE_S = 0.7
 DRAIN_S = 0.05
 """Between two looks at the receiver after a trial: nothing new means that nothing is under way."""
 
+GENERATOR_PATIENCE_S = 20.0
+"""How long the packet generator may take for an answer; a trial is much shorter."""
+
 _REPLY = re.compile(r"time=([0-9.]+) ms")
 _SENT = re.compile(r"(\d+) packets transmitted")
 
@@ -246,7 +249,11 @@ class _SmallPackets:
         return self._answer()
 
     def _answer(self) -> dict[str, float]:
-        answer: dict[str, float] = json.loads(read_line(self._child, 20.0, "the packet generator"))
+        line = read_line(self._child, GENERATOR_PATIENCE_S, "the packet generator")
+        try:
+            answer: dict[str, float] = json.loads(line)
+        except ValueError as error:
+            raise DhtVpnError(f"the packet generator said {line[:80]!r}") from error
         return answer
 
 

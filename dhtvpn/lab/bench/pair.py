@@ -26,7 +26,7 @@ LEFT_ADDRESS, RIGHT_ADDRESS = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2
 
 UNDERLAY_PREFIX = 24
 EMULATED = "lossy0"
-EMULATOR_START_S = 10.0
+EMULATOR_START_S = EMULATOR_END_S = 10.0
 
 _HARDWARE_ADDRESSES = ("02:00:00:00:00:01", "02:00:00:00:00:02")  # locally administered
 _SETTINGS: dict[str, str | int] = {
@@ -111,7 +111,11 @@ class Pair:
             yield counters
         finally:
             child.terminate()
-            said, _ = child.communicate(timeout=namespaces.COMMAND_TIMEOUT_S)
+            try:
+                said, _ = child.communicate(timeout=EMULATOR_END_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                said, _ = child.communicate()
             self.left.reap()
             with suppress(ValueError):
                 vars(counters).update(json.loads(said))

@@ -191,7 +191,9 @@ def notes(report: Report) -> Iterator[str]:
     """What must be said beside the figures."""
     yield f"{report.machine}; {_rounds(report)}; medians, and half the range in percent of the median."
     if report.quick:
-        yield f"A quick run: shorter measurements, and without {', '.join(report.cut) or 'any cut'}."
+        yield "A quick run: every measurement is shorter."
+    if report.cut:
+        yield f"Not measured: {', '.join(report.cut)}."
     for name, reason in report.left_out.items():
         yield f"Left out: {name}: {reason}."
     for failure in report.results.failures:

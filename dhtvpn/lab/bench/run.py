@@ -11,7 +11,7 @@ from dhtvpn.lab.bench import measurements, schedule
 from dhtvpn.lab.bench.figures import Summary
 from dhtvpn.lab.bench.measurements import Figures, Lengths, Running
 from dhtvpn.lab.bench.pair import Pair
-from dhtvpn.lab.bench.schedule import Measure, Step
+from dhtvpn.lab.bench.schedule import Measure
 from dhtvpn.lab.bench.tunnels import Tunnel
 from dhtvpn.lab.machine import Machine
 
@@ -45,6 +45,32 @@ class Results:
         return Summary(tuple(self.values.get(tunnel, {}).get(key, ())))
 
 
+def measure(
+    running: Mapping[str, Running],
+    rounds: int,
+    measures: Sequence[Measure],
+    lengths: Lengths,
+    progress: Progress,
+) -> Results:
+    """Work off the schedule. A measurement that fails is a result without a figure."""
+    results = Results()
+    for step in schedule.steps(rounds, measures, list(running)):
+        progress(f"round {step.round} of {rounds}: {step.measure.name} {step.tunnel or ''}".rstrip())
+        if step.tunnel is None:
+            for tunnel, figures in measurements.idle(running, lengths).items():
+                results.add(tunnel, figures)
+            continue
+        try:
+            figures = PER_TUNNEL[step.measure.name](running[step.tunnel], lengths, step.round)
+        except (DhtVpnError, OSError) as error:
+            sentence = f"{step.tunnel}: {step.measure.name} in round {step.round}: {error}"
+            progress(sentence)
+            results.failures.append(sentence)
+            figures = dict.fromkeys(step.measure.figures)
+        results.add(step.tunnel, figures)
+    return results
+
+
 class Bench:
     """The laboratory of one run. A context manager; nothing is left when it ends, however it ends."""
 
@@ -70,29 +96,6 @@ class Bench:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._tear_down()
-
-    def measure(self, rounds: int, measures: Sequence[Measure], lengths: Lengths) -> Results:
-        """Work off the schedule. A measurement that fails is a result without a figure."""
-        results = Results()
-        for step in schedule.steps(rounds, measures, list(self.running)):
-            self._progress(
-                f"round {step.round} of {rounds}: {step.measure.name} {step.tunnel or ''}".rstrip()
-            )
-            for tunnel, figures in self._take(step, lengths, results).items():
-                results.add(tunnel, figures)
-        return results
-
-    def _take(self, step: Step, lengths: Lengths, results: Results) -> dict[str, Figures]:
-        if step.tunnel is None:
-            return measurements.idle(self.running, lengths)
-        try:
-            figures = PER_TUNNEL[step.measure.name](self.running[step.tunnel], lengths, step.round)
-        except DhtVpnError as error:
-            sentence = f"{step.tunnel}: {step.measure.name} in round {step.round}: {error}"
-            self._progress(sentence)
-            results.failures.append(sentence)
-            figures = dict.fromkeys(step.measure.figures)
-        return {step.tunnel: figures}
 
     def _bring_up(self) -> None:
         """Start all tunnels first, then wait for each: their starts overlap."""

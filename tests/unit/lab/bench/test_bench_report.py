@@ -65,8 +65,10 @@ def test_left_out_tunnels_have_no_row_but_a_reason() -> None:
 
 
 def test_a_quick_run_says_what_it_cut() -> None:
-    assert "A quick run: shorter measurements, and without tcp4, both." in list(report.notes(outcome(True)))
-    assert not any("quick run" in note for note in report.notes(outcome()))
+    quick = list(report.notes(outcome(quick=True)))
+    assert "A quick run: every measurement is shorter." in quick
+    assert "Not measured: tcp4, both." in quick
+    assert not any("quick" in note or "Not measured" in note for note in report.notes(outcome()))
 
 
 def test_markdown_has_the_machine_and_whole_tables() -> None:
