@@ -1,15 +1,11 @@
 """``dhtvpn lab``: build the NAT laboratory, run members in it, list and remove what is left."""
 
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import output
+from dhtvpn.cli import lab_bench, output
+from dhtvpn.cli.lab_session import ending_on_signals, progress_lines
 from dhtvpn.cli.options import JsonOption, examples, new_app, session
 
 if TYPE_CHECKING:
@@ -21,12 +17,14 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 app = new_app(no_args_is_help=True)
+app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
 
 
 @app.callback(
     epilog=examples(
         "dhtvpn lab list                  which topologies there are",
         "sudo dhtvpn lab run demo         build one, and measure every pair",
+        "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
     )
 )
 def lab() -> None:
@@ -69,7 +67,7 @@ def run(
 
     chosen = named(topology)
     check_requirements(("ip", "nft", "sysctl", "ping", *(["iperf3"] if seconds else [])))
-    progress = _progress()
+    progress = progress_lines()
     results = []
     with ending_on_signals():
         for number in range(1, runs + 1):
@@ -176,28 +174,3 @@ def _show_how_to_enter(network: "Network") -> None:
         machine = network.node(member.name)
         output.notice(f"  sudo {' '.join([*machine.enter, *machine.dhtvpn('status')])}")
     output.notice("Remove it: sudo dhtvpn lab clean")
-
-
-def _progress() -> "Progress":
-    """Lines on stderr with the seconds since now, so that stdout holds only the result."""
-    started = time.monotonic()
-    return lambda text: output.notice(f"{time.monotonic() - started:6.1f} s  {text}")
-
-
-@contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end us as Ctrl-C does: through every ``finally`` on the way."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    except KeyboardInterrupt:
-        output.notice("interrupted: the laboratory is removed")
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

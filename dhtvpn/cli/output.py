@@ -1,7 +1,7 @@
 """What a command prints: lines for a person, JSON for a program, never a terminal's control sequence."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +20,12 @@ def plain(text: object) -> str:
 def line(text: str) -> None:
     """One line on stdout."""
     typer.echo(plain(text))
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Several lines on stdout."""
+    for text in texts:
+        line(text)
 
 
 def notice(text: str) -> None:

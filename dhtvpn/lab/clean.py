@@ -1,10 +1,30 @@
 """Remove laboratories: their processes, namespaces, and files."""
 
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.lab import namespaces, register
+from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.register import REGISTER, Entry
+
+
+def tear_down(entry: Entry, machines: Sequence[Machine]) -> None:
+    """Remove a laboratory of this process, with the children that its machines have started. Safe to
+    repeat. A signal that comes meanwhile waits until all is done.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        for machine in machines:
+            machine.terminate_children()
+        try:
+            remove_laboratory(entry)
+        finally:
+            for machine in machines:
+                machine.collect_children()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def remove_laboratory(entry: Entry) -> list[int]:

@@ -89,6 +89,7 @@ class Machine:
         self,
         arguments: Sequence[str],
         *,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
         stdout: int | IO[Any] = subprocess.DEVNULL,
         stderr: int | IO[Any] = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
@@ -98,7 +99,7 @@ class Machine:
         """
         child = subprocess.Popen(
             [*self.enter, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             text=True,

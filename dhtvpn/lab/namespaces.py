@@ -123,22 +123,30 @@ def load_rules(namespace: str, ruleset: str) -> None:
     command(["ip", "netns", "exec", namespace, "nft", "-f", "-"], ruleset)
 
 
+def enter(namespace: str) -> None:
+    """Move the calling thread into ``namespace`` (setns(2)); what it opens from now on belongs there.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (NAMESPACE_DIRECTORY / namespace).open("rb") as handle:
+        if libc.setns(handle.fileno(), _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
 def open_socket(namespace: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
     """A socket of this process that lives in ``namespace``.
 
     A socket belongs for ever to the namespace that its thread was in when it was made, so a thread
-    of its own enters the namespace (setns(2)), makes it, and ends.
+    of its own enters the namespace, makes it, and ends.
     """
     made: list[socket.socket] = []
     failures: list[OSError] = []
 
     def enter_and_open() -> None:
         try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with (NAMESPACE_DIRECTORY / namespace).open("rb") as handle:
-                if libc.setns(handle.fileno(), _CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
+            enter(namespace)
             made.append(socket.socket(family, kind, protocol))
         except OSError as error:
             failures.append(error)

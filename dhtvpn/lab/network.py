@@ -4,7 +4,6 @@ The order matters. The register entry comes first, so that whatever a killed run
 Kernel parameters come before the links, because a new interface copies the defaults of its namespace.
 """
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -142,21 +141,8 @@ class Network:
         self.entry = register.mark_kept(self.entry)
 
     def tear_down(self) -> None:
-        """End every process, remove every namespace and file. Safe to call twice.
-
-        A signal that comes meanwhile waits until all is done.
-        """
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-        try:
-            for machine in self.machines:
-                machine.terminate_children()
-            try:
-                clean.remove_laboratory(self.entry)
-            finally:
-                for machine in self.machines:
-                    machine.collect_children()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        """End every process, remove every namespace and file. Safe to call twice."""
+        clean.tear_down(self.entry, self.machines)
 
     def _names(self) -> Iterator[str]:
         yield PUBLIC_SEGMENT

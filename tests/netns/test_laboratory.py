@@ -197,7 +197,7 @@ OWNER = """
     import signal, sys, time
     from dhtvpn.lab import topologies
     from dhtvpn.lab.network import Network
-    from dhtvpn.cli.lab import ending_on_signals
+    from dhtvpn.cli.lab_session import ending_on_signals
     with ending_on_signals(), Network(topologies.PAIR) as network:
         network.node("laptop").run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 &"])
         if "keep" in sys.argv:
