@@ -8,6 +8,7 @@ cannot go on.
 asyncio, pyroute2 and argparse are not imported: what this process imports is what a start costs.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -23,6 +24,10 @@ from dhtvpn.dataplane.nursery import tend
 from dhtvpn.dataplane.offloads import has_aes_instructions, socket_offloads
 from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.errors import DhtVpnError, UsageError
+
+PRIORITY = -10
+"""Ours, the nice value of engines: packets that wait for a processor behind the very programs that send them make
+long queues. An engine that has nothing to do takes nothing."""
 
 _DESCRIPTORS = ("--control-fd", "--tun-fd", "--udp4-fd", "--udp6-fd")
 
@@ -65,6 +70,8 @@ def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
     offloads = [*device.offloads, *socket_offloads(sockets, segments.values(), receive=receive)]
     if has_aes_instructions():
         offloads.append("aes")
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     confine.drop_privileges()
     confine.leave_file_system()  # from here on nothing is imported or opened
     if not kernel.die_with_parent(parent):

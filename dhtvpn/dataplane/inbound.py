@@ -12,7 +12,8 @@ from typing import Final
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event
 from dhtvpn.dataplane.peers import Peer, Peers
-from dhtvpn.dataplane.sockets import RawAddress, received
+from dhtvpn.dataplane.sockets import RawAddress, received, waiting_bytes
+from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -23,6 +24,7 @@ from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
 from dhtvpn.wireguard.transport import receiver_index
 
+QUEUE_BYTES: Final = 1 << 19  # ours: what may wait in a socket all the time, 1 ms at 4 Gbit/s
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
 FRAMES_PER_S: Final = (
     200.0  # control frames of one second from all peers, ours: they cost the control process
@@ -46,7 +48,10 @@ class Inbound:
         buffer = bytearray(_BUFFER)
         self._view = memoryview(buffer)
         self._vector = [self._view]
-        self._trains = TrainReceiver(buffer, drops, self._deliver_super_packet, self._deliver)
+        self._trains = TrainReceiver(
+            buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
+        )
+        self._queue = StandingQueue()
         self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
         self._frames_at = 0.0
@@ -72,6 +77,7 @@ class Inbound:
             try:
                 size, ancillary, _, source = receive(self._vector, _ANCILLARY)
             except BlockingIOError:
+                self._queue.turn_ended(True, now)
                 return
             except OSError:
                 self._drops.count("dataplane", "udp_receive")  # an ICMP error for something that we sent
@@ -88,6 +94,15 @@ class Inbound:
                     start = end
                     continue
                 start = self._open_train(first, start, size, stride, now)
+        self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
+
+    def _is_to_drop(self) -> bool:
+        """Whether a piece of the train at hand is to go, for the sake of the queue behind it. Where the
+        sender knows ECN the train is marked instead."""
+        if not self._queue.signal(self._now):
+            return False
+        self._drops.count("dataplane", "standing_queue_in")
+        return True
 
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""

@@ -16,6 +16,7 @@ from dhtvpn.dataplane.gathering import Gathering
 from dhtvpn.dataplane.messages import Event, NeedHandshake, ProbeRefused
 from dhtvpn.dataplane.peers import Peer, Peers, Waiting
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
+from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_sender import TrainSender
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
@@ -63,10 +64,12 @@ class Outbound:
         self._acks = AckThinning()
         self._collected: dict[tuple[Peer, int], list[bytes]] = {}
         self._quiet = True
+        self._queue = StandingQueue()
 
     def from_device(self, now: float) -> None:
         """Read a batch of packets and send them. Raises SystemRefusedError: the device is gone."""
         readv, vector, left, count = self._device.readv, self._vector, DEVICE_BATCH_BYTES, 0
+        emptied = False
         gathering, acks, buffer, skipped = self._gathering, self._acks, self._read.buffer, self._skipped
         try:
             while left > 0 and count < DEVICE_BATCH:
@@ -87,12 +90,13 @@ class Outbound:
                     self._send_batch(now)
                     self._quiet = False
         except BlockingIOError:
-            pass
+            emptied = True
         except OSError as error:
             if error.errno in _GONE:
                 raise SystemRefusedError("the network interface was removed by somebody else") from error
             self._drops.count("dataplane", "device_read")
         self._quiet = count <= 1
+        self._queue.turn_ended(emptied, now)
         self._send_batch(now)
 
     def send_plaintext(self, peer: Peer, plaintext: bytes, now: float) -> None:
@@ -228,7 +232,13 @@ class Outbound:
                     self._collected.setdefault((peer, mark), []).append(datagram)
             return
         self._send_collected()  # what came before it leaves before it
+        signal = self._queue.signal(now)
+        if signal and mark:
+            signal, mark = False, ecn.CE  # the other end carries it over to the packet
         for run, stride in place.runs(session, kind, shape, size, segment):
+            if signal and len(run) > stride:
+                self._drops.count("dataplane", "standing_queue_out")
+                signal, run = False, run[stride:]
             if self._transmitter.send_run(peer, run, stride, mark):
                 self._sent(peer)
 

@@ -25,6 +25,7 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 Ancillary = tuple[int, int, bytes]
 RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
+_SO_MEMINFO: Final = 55  # asm-generic/socket.h; the first of its numbers is SK_MEMINFO_RMEM_ALLOC
 _IP_RECVTOS: Final = 13  # linux/in.h
 _TRAFFIC_CLASS: Final = frozenset(
     ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
@@ -93,6 +94,14 @@ def ecn_option(family: int, ecn: int) -> list[Ancillary]:
     if family == socket.AF_INET6:
         return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)]
     return [(socket.IPPROTO_IP, socket.IP_TOS, value)]
+
+
+def waiting_bytes(sock: socket.socket) -> int:
+    """Kernel memory that holds datagrams which have arrived and were not read yet; 0 where it does not say."""
+    try:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def received(ancillary: list[Ancillary], size: int) -> tuple[int, int]:

@@ -58,12 +58,14 @@ class TrainReceiver:
         drops: Drops,
         deliver: Callable[[bytearray, int, int], None],
         deliver_single: Callable[[bytes], None],
+        is_to_drop: Callable[[], bool],
     ) -> None:
         self._datagrams = datagrams
         self._view = memoryview(datagrams)
         self._drops = drops
         self._deliver = deliver
         self._deliver_single = deliver_single
+        self._is_to_drop = is_to_drop
         # Every piece ends where its datagram did or before, and the first starts at _AT.
         self._plain = bytearray(_AT + len(datagrams))
         self._plain_view = memoryview(self._plain)
@@ -176,6 +178,8 @@ class TrainReceiver:
         return rest
 
     def _deliver_pieces(self, run: _Run, begin: int, end: int, rest: int) -> None:
+        if end - begin > 1 and self._is_to_drop():
+            begin += 1
         at, length = _AT + begin * run.segment, run.shape.length
         payload = (end - begin) * run.segment + rest
         if begin:
