@@ -91,6 +91,7 @@ class Bench:
                 features=0,
                 interface="dhtvpn0",
                 move=self._move_address,
+                set_mtus=None,
             ),
             surroundings=Surroundings(
                 network_id=network_id, port=4690, host_addresses=self._no_addresses, survey=self._survey
