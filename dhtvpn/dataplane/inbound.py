@@ -169,8 +169,8 @@ class Inbound:
                 return
             plaintext = bytes(marked)
         packet = plaintext if length == len(plaintext) else plaintext[:length]
-        if header is virtio.NONE and not self._peer.trains and self._device.vnet_header:
-            if self._joined.offer(packet):
+        if not self._peer.trains and self._device.vnet_header:
+            if header is virtio.NONE and self._joined.offer(packet):
                 return
             self._write_joined()  # what came before it goes before it
         self._write(header, packet)
@@ -190,6 +190,8 @@ class Inbound:
         if self._ecn and not ecn.leave_tunnel(buffer, start + _AT, self._ecn):
             self._drops.count("dataplane", "ecn")
             return
+        if not self._peer.trains:  # it has not said so yet: packets of its may have come before
+            self._write_joined()
         try:
             self._device.writev((memoryview(buffer)[start:end],))
         except OSError:
