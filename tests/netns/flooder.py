@@ -63,9 +63,14 @@ def data(rng: random.Random, key: bytes) -> Run:
     return _run(size, lambda: b"\4\0\0\0" + rng.randbytes(size - 4))
 
 
+def mixed(rng: random.Random, key: bytes) -> Run:
+    return rng.choice((noise, plausible))(rng, key)
+
+
 MODES: dict[str, Callable[[random.Random, bytes], Run]] = {
     "noise": noise,
     "plausible": plausible,
+    "mixed": mixed,
     "initiations": initiations,
     "data": data,
 }
