@@ -104,8 +104,9 @@ class Node:
         self._surveyed = asyncio.Event()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
+        device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
         self.tunnels = Tunnels(
-            device=Device(identity.tunnel_private_key, random_bytes, drops=drops),
+            device=device,
             engine=local_end.engine,
             table=self.table,
             send=port.send,
@@ -137,6 +138,7 @@ class Node:
         self._memory = self._make_memory()
         local_end.listener = self
         port.on_tunnel(self.tunnels.datagram_received)
+        port.filter_in_kernel(device.index_tag)
         port.stun.on_unanswered_check(self.members.checked)
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
