@@ -54,6 +54,7 @@ async def run_bootstrap(
         StunService(port)
         directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
         port.on_dht(directory.handle_datagram)
+        port.filter_in_kernel(None)
         shown = ", ".join(str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None)
         port.start_reading()
         await directory.start()
@@ -94,6 +95,7 @@ async def _serve(
     async def tell() -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            port.count_kernel_drops()
             report(
                 "status",
                 f"{directory.size} nodes, {directory.stored} records, {drops.total()} datagrams dropped",

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from dhtvpn.dataplane.engine import Engine
-from dhtvpn.dataplane.messages import Configure, Event, InstallKeypair, SetPeer
+from dhtvpn.dataplane.messages import Configure, Event, InstallKeypair, SetFeatures, SetPeer
 from dhtvpn.dataplane.sockets import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.packet.checksum import internet_checksum
@@ -30,8 +31,11 @@ class FakeSocket:
         self.address = address
         self.sent: list[tuple[list[bytes], Any]] = []
         """One entry per sendmsg: the datagrams of the run, and where they went."""
-        self.arrived: deque[tuple[bytes, int, Any]] = deque()
-        """What recvmsg_into gives: bytes, the length of each datagram in them, source address."""
+        self.marks: list[int] = []
+        """The ECN bits of each entry of ``sent``."""
+        self.arrived: deque[tuple[Any, ...]] = deque()
+        """What recvmsg_into gives: bytes, the length of each datagram in them, source address, and maybe
+        ECN bits."""
         self.refuse: Callable[[Sequence[bytes]], int | None] = lambda run: None
         self.options: list[tuple[int, int, Any]] = []
         self.receive_error: int | None = None
@@ -41,10 +45,14 @@ class FakeSocket:
         if code is not None:
             raise OSError(code, os.strerror(code))
         data = b"".join(parts)
-        size = len(data)
+        size, mark = len(data), 0
         for level, kind, value in ancillary:
-            assert (level, kind) == (SOL_UDP, UDP_SEGMENT)
-            size = int.from_bytes(value, "little")
+            if (level, kind) == (SOL_UDP, UDP_SEGMENT):
+                size = int.from_bytes(value, sys.byteorder)
+            else:
+                assert (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS)
+                mark = int.from_bytes(value, sys.byteorder)
+        self.marks.append(mark)
         self.sent.append(([data[at : at + size] for at in range(0, len(data), size)], address))
         return len(data)
 
@@ -54,9 +62,11 @@ class FakeSocket:
             raise OSError(code, os.strerror(code))
         if not self.arrived:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        data, stride, source = self.arrived.popleft()
+        data, stride, source, *mark = self.arrived.popleft()
         vector[0][: len(data)] = data
-        ancillary = [(SOL_UDP, UDP_GRO, stride.to_bytes(4, "little"))] if stride < len(data) else []
+        ancillary = [(SOL_UDP, UDP_GRO, stride.to_bytes(4, sys.byteorder))] if stride < len(data) else []
+        if mark:
+            ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, bytes(mark)))  # the kernel gives one byte
         return len(data), ancillary, 0, source
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
@@ -101,7 +111,21 @@ class Side:
         """The datagrams that went out since the last call."""
         datagrams = [datagram for run, _ in self.socket.sent for datagram in run]
         self.socket.sent.clear()
+        self.socket.marks.clear()
         return datagrams
+
+    def take_runs(self) -> list[tuple[list[bytes], int]]:
+        """The runs that went out since the last call, with their ECN bits."""
+        runs = [(run, mark) for (run, _), mark in zip(self.socket.sent, self.socket.marks, strict=True)]
+        self.socket.sent.clear()
+        self.socket.marks.clear()
+        return runs
+
+    def take_received(self) -> list[bytes]:
+        """What this machine got since the last call."""
+        received = self.tun.received_by_host[:]
+        self.tun.received_by_host.clear()
+        return received
 
     def receive(self, *datagrams: bytes, source: Any = None, now: float = 0.0) -> None:
         """Let ``datagrams`` arrive one by one."""
@@ -109,6 +133,15 @@ class Side:
             self.socket.arrived.append((datagram, len(datagram), source or ("192.0.2.99", 9)))
         while self.socket.arrived:
             self.engine.socket_readable(self.socket, now)  # type: ignore[arg-type]
+
+    def receive_run(
+        self, run: Sequence[bytes], mark: int = 0, *, source: Any = None, now: float = 0.0
+    ) -> None:
+        """Let ``run`` arrive in one call: equal lengths, the last may be shorter."""
+        assert all(len(datagram) == len(run[0]) for datagram in run[:-1])
+        assert len(run[-1]) <= len(run[0])
+        self.socket.arrived.append((b"".join(run), len(run[0]), source or ("192.0.2.99", 9), mark))
+        self.engine.socket_readable(self.socket, now)  # type: ignore[arg-type]
 
     def drops(self) -> dict[str, int]:
         return self.engine.drops.as_dict()
@@ -130,9 +163,11 @@ class Pair:
     b: Side
 
     @classmethod
-    def make(cls, keys: bool = True) -> "Pair":
-        a = Side(IPv4Address("10.1.0.1"), IPv6Address("fd00::1"), Endpoint("192.0.2.1", 4001))
-        b = Side(IPv4Address("10.1.0.2"), IPv6Address("fd00::2"), Endpoint("192.0.2.2", 4002))
+    def make(cls, keys: bool = True, *, vnet: tuple[bool, bool] = (False, False)) -> "Pair":
+        """``vnet``: whether the devices of ``a`` and ``b`` have a virtio header."""
+        tun_a, tun_b = (MemoryTun(vnet_header=header) for header in vnet)
+        a = Side(IPv4Address("10.1.0.1"), IPv6Address("fd00::1"), Endpoint("192.0.2.1", 4001), tun_a)
+        b = Side(IPv4Address("10.1.0.2"), IPv6Address("fd00::2"), Endpoint("192.0.2.2", 4002), tun_b)
         a.know(b)
         b.know(a)
         pair = cls(a, b)
@@ -140,6 +175,21 @@ class Pair:
             a.engine.handle_command(keypair_a(), 0.0)
             b.engine.handle_command(keypair_b(), 0.0)
         return pair
+
+    @classmethod
+    def with_trains(cls, *, aes: bool = False, keys: bool = True) -> "Pair":
+        """Devices with a virtio header, and trains both ways."""
+        pair = cls.make(keys, vnet=(True, True))
+        for side in (pair.a, pair.b):
+            side.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=aes), 0.0)
+        return pair
+
+    def carry_runs(self, mark: int | None = None, now: float = 0.0) -> None:
+        """Take what ``a`` has sent across, in the runs that it was sent in; a router sets ``mark``."""
+        for run, sent_mark in self.a.take_runs():
+            self.b.receive_run(
+                run, sent_mark if mark is None else mark, source=self.a.socket.address, now=now
+            )
 
     def carry(self, now: float = 0.0) -> None:
         """Take datagrams across until none is left."""

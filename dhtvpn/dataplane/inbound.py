@@ -96,10 +96,13 @@ class Inbound:
                 start = self._open_train(first, start, size, stride, now)
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
 
-    def _is_to_drop(self) -> bool:
+    def _is_to_drop(self, piece: bytes) -> bool:
         """Whether a piece of the train at hand is to go, for the sake of the queue behind it. Where the
         sender knows ECN the train is marked instead."""
         if not self._queue.signal(self._now):
+            return False
+        if ecn.bits_of(piece):
+            self._ecn = ecn.CE
             return False
         self._drops.count("dataplane", "standing_queue_in")
         return True
@@ -184,8 +187,8 @@ class Inbound:
                 return
             plaintext = bytes(marked)
         packet = plaintext if length == len(plaintext) else plaintext[:length]
-        if header is virtio.NONE and not self._peer.trains and self._device.vnet_header:
-            if self._joined.offer(packet):
+        if not self._peer.trains and self._device.vnet_header:
+            if header is virtio.NONE and self._joined.offer(packet):
                 return
             self._write_joined()  # what came before it goes before it
         self._write(header, packet)
@@ -205,6 +208,8 @@ class Inbound:
         if self._ecn and not ecn.leave_tunnel(buffer, start + _AT, self._ecn):
             self._drops.count("dataplane", "ecn")
             return
+        if not self._peer.trains:  # it has not said so yet: packets of its may have come before
+            self._write_joined()
         try:
             self._device.writev((memoryview(buffer)[start:end],))
         except OSError:

@@ -25,7 +25,7 @@ from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
 from dhtvpn.packet.train import PARTIAL
-from dhtvpn.packet.transport import TCP, Layout, complete_checksum, layout, store_ip_length
+from dhtvpn.packet.transport import CHECKSUM_OFFSET, TCP, Layout, complete_checksum, layout, store_ip_length
 from dhtvpn.wireguard.transport import OVERHEAD, Session
 
 DEVICE_BATCH: Final = 64  # packets per wake-up, ours: one full run
@@ -62,7 +62,7 @@ class Outbound:
         self._skipped = 0 if device.vnet_header else _AT
         self._vector = [memoryview(self._read.buffer)[self._skipped : _AT + PACKET_MAX]]
         self._acks = AckThinning()
-        self._collected: dict[tuple[Peer, int], list[bytes]] = {}
+        self._collected: dict[Peer, list[tuple[int, list[bytes]]]] = {}
         self._quiet = True
         self._queue = StandingQueue()
 
@@ -138,7 +138,7 @@ class Outbound:
             if datagram is None:
                 self._wait_for_keypair(peer, waiting, now)
             else:
-                self._collected.setdefault((peer, 0), []).append(datagram)
+                self._collect(peer, ecn.NOT_ECT, datagram)
         self._send_collected()
 
     def _send_batch(self, now: float) -> None:
@@ -191,7 +191,8 @@ class Outbound:
         mark = ecn.bits_of(buffer, _AT)
         too_long = end - _AT > peer.mtu
         if flags & virtio.NEEDS_CHECKSUM:
-            if peer.trains and not too_long and layout(buffer, _AT, end - _AT) is not None:
+            shape = layout(buffer, _AT, end - _AT) if peer.trains and not too_long else None
+            if shape is not None and _begun_at(shape) == (checksum_start, checksum_offset):
                 buffer[_AT] |= PARTIAL
             else:
                 start = _AT + checksum_start
@@ -204,15 +205,15 @@ class Outbound:
             return
         datagram = peer.transport.seal_with(session, memoryview(buffer)[_AT:end])
         if datagram is not None:
-            self._collected.setdefault((peer, mark), []).append(datagram)
+            self._collect(peer, mark, datagram)
 
     def _send_super_packet(
         self, peer: Peer, session: Session, place: TrainSender, size: int, now: float
     ) -> None:
         """A train where the peer knows trains, packets cut in software otherwise."""
         buffer = place.buffer
-        segment: int = virtio.HEADER.unpack_from(buffer)[3]
-        shape = layout(buffer, _AT, size)
+        _, kind, _, segment, _, _ = virtio.HEADER.unpack_from(buffer)
+        shape = layout(buffer, _AT, size) if kind & ~virtio.GSO_ECN in virtio.KNOWN_GSO else None
         if shape is None or not segment or size <= shape.length:
             self._drops.count("dataplane", "bad_packet_out")
             return
@@ -224,18 +225,17 @@ class Outbound:
                 return
             segment = self._narrow(peer, buffer, shape, segment, now)
         known = peer.trains if shape.protocol == TCP else peer.udp_trains
-        kind = peer.transport.message_type
         if not known or shape.length + segment + OVERHEAD > MAX_RUN_BYTES:
             for packet in split(buffer, _AT, shape, size, segment):
                 datagram = peer.transport.seal_with(session, packet)
                 if datagram is not None:
-                    self._collected.setdefault((peer, mark), []).append(datagram)
+                    self._collect(peer, mark, datagram)
             return
         self._send_collected()  # what came before it leaves before it
         signal = self._queue.signal(now)
         if signal and mark:
             signal, mark = False, ecn.CE  # the other end carries it over to the packet
-        for run, stride in place.runs(session, kind, shape, size, segment):
+        for run, stride in place.runs(session, peer.transport.message_type, shape, size, segment):
             if signal and len(run) > stride:
                 self._drops.count("dataplane", "standing_queue_out")
                 signal, run = False, run[stride:]
@@ -266,7 +266,7 @@ class Outbound:
             for piece in self._fragments(packet, peer.mtu):
                 datagram = peer.transport.seal_with(session, piece)
                 if datagram is not None:
-                    self._collected.setdefault((peer, mark), []).append(datagram)
+                    self._collect(peer, mark, datagram)
 
     def _fragments(self, packet: bytes, mtu: int) -> list[bytes]:
         if len(packet) <= mtu:
@@ -293,13 +293,29 @@ class Outbound:
         if self._peers.handshake_wanted(peer, now):
             self._emit(NeedHandshake(peer.number))
 
+    def _collect(self, peer: Peer, mark: int, datagram: bytes) -> None:
+        """Keep a datagram with these ECN bits until the batch leaves, behind what came before it."""
+        runs = self._collected.get(peer)
+        if runs is None:
+            self._collected[peer] = [(mark, [datagram])]
+        elif runs[-1][0] == mark:
+            runs[-1][1].append(datagram)
+        else:
+            runs.append((mark, [datagram]))
+
     def _send_collected(self) -> None:
         if self._collected:
             collected, self._collected = self._collected, {}
-            for (peer, mark), datagrams in collected.items():
-                if self._transmitter.send(peer, datagrams, mark):
-                    self._sent(peer)
+            for peer, runs in collected.items():
+                for mark, datagrams in runs:
+                    if self._transmitter.send(peer, datagrams, mark):
+                        self._sent(peer)
 
     def _sent(self, peer: Peer) -> None:
         peer.sent = True
         self._peers.active[peer.number] = peer
+
+
+def _begun_at(shape: Layout) -> tuple[int, int]:
+    """Where the receiver of a PARTIAL has its checksum completed: from where on, and where it is stored."""
+    return shape.ip_length, CHECKSUM_OFFSET[shape.protocol]

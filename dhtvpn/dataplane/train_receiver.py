@@ -2,7 +2,8 @@
 
 The pieces are opened from the last to the first, each to where it belongs: its headers then lie over the end
 of the piece before, which is opened next and overwrites them. What comes out is the super-packet, behind one
-set of headers. A piece that is missing, not authentic or out of place only splits it in two.
+set of headers. A piece that is missing, not authentic or out of place only splits it in two: what follows it
+in the run, like what belongs to another train, is put together in a buffer of its own.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 
 from dhtvpn.drops import Drops
 from dhtvpn.packet import virtio
-from dhtvpn.packet.train import ends, is_partial, join, place
+from dhtvpn.packet.train import ends, is_partial, is_segment, join, place
 from dhtvpn.packet.transport import Layout, layout, stated_length
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, Session
 
@@ -49,7 +50,8 @@ class TrainReceiver:
     """Works on ``datagrams``, the buffer that recvmsg fills.
 
     ``deliver`` gets (buffer, start, end): a super-packet with its virtio header. ``deliver_single`` gets the
-    plaintext of a message that is no piece of the train around it.
+    plaintext of a message that is no piece of the train around it. ``is_to_drop`` is asked with the plaintext
+    of a piece whether one of its train is to go.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class TrainReceiver:
         drops: Drops,
         deliver: Callable[[bytearray, int, int], None],
         deliver_single: Callable[[bytes], None],
-        is_to_drop: Callable[[], bool],
+        is_to_drop: Callable[[bytes], bool],
     ) -> None:
         self._datagrams = datagrams
         self._view = memoryview(datagrams)
@@ -144,13 +146,37 @@ class TrainReceiver:
         """Hand over what was opened, first to last; nothing that came before is handed over again."""
         self._plain[_AT : _AT + len(run.first)] = run.first  # the headers of piece 1 lay over its end
         for begin, end in _ranges([*members, 0]):
-            for position in sorted(position for position in singles if position < begin):
-                self._single(run, *singles.pop(position))
+            self._deliver_others(run, begin, singles)
             for accepted_begin, accepted_end in self._accept(run, begin, end):
                 rest = self._end_piece(run, accepted_end, singles)
                 self._deliver_pieces(run, accepted_begin, accepted_end, rest)
-        for position in sorted(singles):
-            self._single(run, *singles[position])
+        self._deliver_others(run, run.count, singles)
+
+    def _deliver_others(self, run: _Run, end: int, singles: dict[int, tuple[int, bytes]]) -> None:
+        """Hand over what stands before position ``end`` and is not side by side with the pieces of the run's
+        first train: behind a missing piece, of the next train, or no piece at all."""
+        stretch: _Stretch | None = None
+        for position in sorted(position for position in singles if position < end):
+            counter, plaintext = singles.pop(position)
+            if not run.session.replay.accept(counter):
+                self._drops.count("dataplane", "data_replay")
+                continue
+            if stretch is not None and stretch.add(counter, plaintext):
+                continue
+            self._deliver_stretch(stretch)
+            stretch = None
+            if plaintext and is_segment(plaintext):
+                stretch = _Stretch.begin(counter, plaintext)
+                if stretch is None:
+                    self._drops.count("dataplane", "bad_segment")
+            elif plaintext:
+                self._deliver_single(plaintext)
+        self._deliver_stretch(stretch)
+
+    def _deliver_stretch(self, stretch: "_Stretch | None") -> None:
+        if stretch is not None:
+            buffer = stretch.joined()
+            self._deliver(buffer, 0, len(buffer))
 
     def _accept(self, run: _Run, begin: int, end: int) -> list[tuple[int, int]]:
         """Tell the replay window of these pieces; returns the ranges of those that are new."""
@@ -164,21 +190,16 @@ class TrainReceiver:
     def _end_piece(self, run: _Run, position: int, singles: dict[int, tuple[int, bytes]]) -> int:
         """The payload bytes of the train's last piece, if that stands at ``position``; 0 otherwise."""
         counter, plaintext = singles.get(position, (-1, b""))
-        length = run.shape.length
-        if counter != run.first_counter + position or not is_partial(plaintext) or len(plaintext) <= length:
+        if counter != run.first_counter + position:
             return 0
-        rest, done = stated_length(plaintext) - length, (run.place + position) * run.segment
-        if not 0 < rest <= min(run.segment, len(plaintext) - length):
-            return 0
-        if not ends(run.first[:length], plaintext[:length], run.shape, done, rest):
-            return 0
-        if not run.session.replay.accept(counter):
+        rest = _rest(run.first, run.shape, run.segment, run.place + position, plaintext)
+        if not rest or not run.session.replay.accept(counter):
             return 0
         del singles[position]
         return rest
 
     def _deliver_pieces(self, run: _Run, begin: int, end: int, rest: int) -> None:
-        if end - begin > 1 and self._is_to_drop():
+        if end - begin > 1 and self._is_to_drop(run.first):
             begin += 1
         at, length = _AT + begin * run.segment, run.shape.length
         payload = (end - begin) * run.segment + rest
@@ -194,12 +215,6 @@ class TrainReceiver:
             last=rest > 0,
         )
         self._deliver(self._plain, at - _AT, at + length + payload)
-
-    def _single(self, run: _Run, counter: int, plaintext: bytes) -> None:
-        if run.session.replay.accept(counter):
-            self._deliver_single(plaintext)
-        else:
-            self._drops.count("dataplane", "data_replay")
 
     def _slices_for(self, start: int, stride: int, segment: int) -> _Slices:
         """For every whole datagram that can stand in a run: what is sealed in it, and where it is opened."""
@@ -219,6 +234,66 @@ class TrainReceiver:
                 self._slices.clear()
             self._slices[key] = slices
         return slices
+
+
+class _Stretch:
+    """Consecutive pieces of one train that do not lie side by side."""
+
+    def __init__(self, counter: int, first: bytes, shape: Layout) -> None:
+        self._next = counter + 1
+        self._first = first
+        self._shape = shape
+        self._segment = len(first) - shape.length
+        self._place = place(first, shape, counter)
+        self._bodies: list[bytes] = []
+        self._rest = 0
+
+    @classmethod
+    def begin(cls, counter: int, first: bytes) -> "_Stretch | None":
+        """``first`` is a SEGMENT. None where its headers are no good."""
+        shape = layout(first, 0, len(first))
+        return cls(counter, first, shape) if shape is not None and shape.length < len(first) else None
+
+    def add(self, counter: int, plaintext: bytes) -> bool:
+        """Take ``plaintext`` if it is the next piece."""
+        length, pieces = self._shape.length, len(self._bodies) + 1
+        if counter != self._next or self._rest:
+            return False
+        if len(plaintext) != len(self._first) or not plaintext.startswith(self._first[:length]):
+            rest = _rest(self._first, self._shape, self._segment, self._place + pieces, plaintext)
+            if not rest:
+                return False
+            self._rest = rest
+            plaintext = plaintext[: length + rest]
+        self._bodies.append(plaintext[length:])
+        self._next += 1
+        return True
+
+    def joined(self) -> bytearray:
+        """The super-packet behind its virtio header."""
+        buffer = bytearray().join((virtio.NONE, self._first, *self._bodies))
+        join(
+            buffer,
+            _AT,
+            self._shape,
+            skipped=self._place * self._segment,
+            payload=len(buffer) - _AT - self._shape.length,
+            segment=self._segment,
+            last=self._rest > 0,
+        )
+        return buffer
+
+
+def _rest(first: bytes, shape: Layout, segment: int, position: int, plaintext: bytes) -> int:
+    """The payload bytes of ``plaintext`` if it is the last piece, at place ``position``, of the train of
+    ``first``, a SEGMENT; 0 otherwise."""
+    length = shape.length
+    if len(plaintext) <= length or not is_partial(plaintext):
+        return 0
+    rest = stated_length(plaintext) - length
+    if not 0 < rest <= min(segment, len(plaintext) - length):
+        return 0
+    return rest if ends(first[:length], plaintext[:length], shape, position * segment, rest) else 0
 
 
 def _ranges(descending: list[int]) -> list[tuple[int, int]]:

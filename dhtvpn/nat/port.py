@@ -1,9 +1,11 @@
 """The one UDP port of a node: STUN, DHT and tunnel on one socket per address family."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 from dhtvpn.drops import Drops
@@ -11,6 +13,8 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES, Kind, classify
 from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
+from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
+from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter
 from dhtvpn.nat.stun_router import StunRouter
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,13 @@ class UdpPort:
         self._loop = asyncio.get_running_loop()
         self.stun = StunRouter(drops)
         self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self.stun.handle_datagram}
+        now = time.monotonic()
+        self._budget = ReadBudget(now)
+        self._thinning = Thinning(now)
+        self._filtering = False
+        self._index_tag: int | None = None
+        self._resume: asyncio.TimerHandle | None = None
+        self._review: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(
@@ -82,6 +93,7 @@ class UdpPort:
 
     def start_reading(self) -> None:
         """Let datagrams in."""
+        self._resume = None
         for control in self._sockets.control.values():
             self._loop.add_reader(control, self._read_batch, control)
 
@@ -107,6 +119,29 @@ class UdpPort:
     def kernel_demux(self) -> bool:
         """The kernel delivers types 4 and 5 to the engine's sockets."""
         return self._sockets.kernel_demux
+
+    def filter_in_kernel(self, index_tag: int | None) -> None:
+        """From now on let the kernel drop what nobody here takes (socket_filter.py).
+
+        ``index_tag``: the upper 16 bits of every receiver index of our tunnels; None: there are none.
+        Where the kernel refuses, everything is read and dropped here, as before.
+        """
+        self._filtering, self._index_tag = True, index_tag
+        self._attach_filters()
+        if index_tag is None or not self._sockets.kernel_demux:
+            return
+        for engine in self._sockets.engine.values():
+            with contextlib.suppress(OSError):
+                attach(engine, engine_filter(index_tag))
+
+    def count_kernel_drops(self) -> None:
+        """Bring ``port.kernel`` and ``port.kernel_data`` in ``drops`` up to date: what the kernel dropped at
+        the control and the engine's sockets, by a filter or because nobody read fast enough."""
+        own = {"port.kernel": self._sockets.control.values()}
+        if self._sockets.kernel_demux:
+            own["port.kernel_data"] = self._sockets.engine.values()
+        counts = {name: sum(dropped(sock) for sock in sockets) for name, sockets in own.items()}
+        self.drops.merge({name: count for name, count in counts.items() if count})
 
     def on_dht(self, handler: DatagramHandler) -> None:
         """Who gets DHT datagrams, prefix byte removed."""
@@ -165,12 +200,40 @@ class UdpPort:
         if self._closed:
             return
         self._closed = True
-        for control in self._sockets.control.values():
-            self._loop.remove_reader(control)
+        self._pause()
+        for timer in (self._resume, self._review):
+            if timer is not None:
+                timer.cancel()
         self._sockets.close()
         self._handlers.clear()
 
+    def _pause(self) -> None:
+        for control in self._sockets.control.values():
+            self._loop.remove_reader(control)
+
     def _read_batch(self, control: socket.socket) -> None:
+        began = time.thread_time()
+        self._drain(control)
+        now = time.monotonic()
+        pause_s = self._budget.spend(time.thread_time() - began, now)
+        if pause_s and not self._closed:
+            self._pause()
+            if self._resume is None:  # the other family may have paused in this turn
+                self._resume = self._loop.call_later(pause_s, self.start_reading)
+            if self._filtering and self._budget.exhausted:
+                self._thinning.flooded(now)
+                if self._review is None:
+                    self._review = self._loop.call_later(WINDOW_S, self._review_sources)
+
+    def _review_sources(self) -> None:
+        """Thin those who flood, as long as there is a flood."""
+        if self._thinning.review(time.monotonic()):
+            self._attach_filters()
+        watching = self._thinning.active
+        self._review = self._loop.call_later(WINDOW_S, self._review_sources) if watching else None
+
+    def _drain(self, control: socket.socket) -> None:
+        """Read and handle what is there, at most READ_BATCH datagrams."""
         for _ in range(READ_BATCH):
             if self._closed:
                 return
@@ -182,7 +245,19 @@ class UdpPort:
                 self.drops.count("port", "receive_failed")
                 continue
             source = Endpoint.from_socket(address)
+            if self._review is not None:
+                self._thinning.count(source.host)
             self._handle_datagram(bytes(self._view[:size]), source, ancillary)
+
+    def _attach_filters(self) -> None:
+        data = not self._sockets.kernel_demux
+        for family, control in self._sockets.control.items():
+            program = control_filter(family, self._index_tag, self._thinning.sources, data=data)
+            try:
+                attach(control, program)
+            except OSError as error:
+                log.info("the kernel takes no socket filter (%s): a flood costs more", error.strerror)
+                return
 
     def _handle_datagram(self, data: bytes, source: Endpoint, ancillary: Ancillary) -> None:
         kind = classify(data)

@@ -6,7 +6,7 @@ duplicates. So an engine that dies is started again on the same device, addresse
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from dhtvpn.mesh.path_mtu import DEFAULT_MTU
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.networks import Cipher
 from dhtvpn.system import links
+from dhtvpn.system.routes import set_mtus
 from dhtvpn.system.tun import Tun, open_tun
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,16 @@ class LocalEnd:
         await links.remove_address(self._tun.name, self._on_link(held))
         await links.add_address(self._tun.name, self._on_link(address))
         self.engine.configure([address, self._ipv6], DEFAULT_MTU)
+
+    async def set_mtus(
+        self, mtu: int, routes: Mapping[links.Network, int], obsolete: Collection[links.Network]
+    ) -> None:
+        """Give the device its MTU and super-packets that fit it, and ``routes`` to single peers theirs.
+
+        Raises SystemRefusedError.
+        """
+        await set_mtus(self._tun.name, mtu, routes, obsolete)
+        await links.limit_super_packets(self._tun.name, *super_packet_payload(mtu))
 
     async def close(self) -> None:
         """End the engine, then the device: its addresses and routes go with it."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -44,7 +43,6 @@ from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
-from dhtvpn.system.routes import set_mtus
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
@@ -106,8 +104,9 @@ class Node:
         self._surveyed = asyncio.Event()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
+        device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
         self.tunnels = Tunnels(
-            device=Device(identity.tunnel_private_key, random_bytes, drops=drops),
+            device=device,
             engine=local_end.engine,
             table=self.table,
             send=port.send,
@@ -124,7 +123,7 @@ class Node:
             set_mtu=self._path_mtu_found,
             random_bytes=random_bytes,
         )
-        self._mtu_routes = MtuRoutes(partial(set_mtus, local_end.interface), self.table.all)
+        self._mtu_routes = MtuRoutes(local_end.set_mtus, self.table.all)
         self.members = self._make_members(make_agent)
         self.stock = StockPeers(
             config.network_directory / "stock-peers.json",
@@ -139,6 +138,7 @@ class Node:
         self._memory = self._make_memory()
         local_end.listener = self
         port.on_tunnel(self.tunnels.datagram_received)
+        port.filter_in_kernel(device.index_tag)
         port.stun.on_unanswered_check(self.members.checked)
 
     def _make_members(self, make_agent: AgentMaker) -> Members:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def status_document(node: "Node") -> dict[str, Any]:
     """The document of ``node`` as of now."""
+    node.port.count_kernel_drops()
     return {
         "network": {
             "name": node.config.network,

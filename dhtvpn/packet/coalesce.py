@@ -23,10 +23,11 @@ from dhtvpn.packet.transport import (
 )
 
 MAX_FLOWS: Final = 16  # ours: flows that are being joined at one time, of one batch
+MAX_SEGMENTS: Final = 256  # ours, of one super-packet: a vector of the device's holds 1,024 buffers (IOV_MAX)
 MAX_PAYLOAD: Final = 65535 - 120  # bytes of a super-packet, less the longest IPv4 and TCP headers
 
 _ACK: Final = 0x10
-_TCP_SEQUENCE, _TCP_ACK, _TCP_OFFSET, _TCP_FLAGS, _TCP_OPTIONS = 4, 8, 12, 13, 20
+_TCP_SEQUENCE, _TCP_ACK, _TCP_FLAGS, _TCP_WINDOW, _TCP_CHECKSUM, _TCP_URGENT = 4, 8, 13, 14, 16, 18
 
 
 class Batch:
@@ -100,8 +101,8 @@ class _Flow:
             or size > self._segment
             or self._payload + size > MAX_PAYLOAD
             or first[start + _TCP_FLAGS] & PSH
-            or packet[start + _TCP_ACK : start + _TCP_OFFSET] != first[start + _TCP_ACK : start + _TCP_OFFSET]
-            or packet[start + _TCP_OPTIONS : shape.length] != first[start + _TCP_OPTIONS : shape.length]
+            or len(self._bodies) + 1 >= MAX_SEGMENTS
+            or not _same_tcp_header(packet, first, shape)
             or not _same_ip_header(packet, first, shape)
         ):
             return False
@@ -144,8 +145,24 @@ def _same_ip_header(packet: bytes, first: bytes, shape: Layout) -> bool:
     return packet[:2] == first[:2] and packet[6:9] == first[6:9] and packet[options] == first[options]
 
 
+def _same_tcp_header(packet: bytes, first: bytes, shape: Layout) -> bool:
+    """Whether all is equal but sequence number, flags and checksum: acknowledgement, length and reserved
+    bits, window, urgent pointer, options."""
+    start = shape.ip_length
+    acknowledgement = slice(start + _TCP_ACK, start + _TCP_FLAGS)
+    window = slice(start + _TCP_WINDOW, start + _TCP_CHECKSUM)
+    options = slice(start + _TCP_URGENT, shape.length)
+    return (
+        packet[acknowledgement] == first[acknowledgement]
+        and packet[window] == first[window]
+        and packet[options] == first[options]
+    )
+
+
 def _intact(packet: bytes, shape: Layout) -> bool:
-    """Whether the TCP checksum is right."""
+    """Whether the checksums are right: TCP's, and that of the IPv4 header."""
+    if shape.version == 4 and ones_complement_sum(packet[: shape.ip_length]):
+        return False
     total = pseudo_header_sum(packet, 0, shape.version, TCP, len(packet) - shape.ip_length)
     return (total + ones_complement_sum(memoryview(packet)[shape.ip_length :])) % 0xFFFF == 0
 

@@ -27,7 +27,7 @@ WORD: Final = Struct("!H")
 SEQUENCE: Final = Struct("!I")
 _SHORT_BITS: Final = 1024
 _MASKS: Final[dict[int, int]] = {}
-"""By length in bits, a multiple of 16 and at most that of half a packet."""
+"""By length in bits, a multiple of 512 and at most that of half a packet: 8 MB if all were ever needed."""
 _IPV4_WORDS: Final = Struct("!10H")
 _IPV4_ADDRESSES: Final = Struct("!4H")
 _IPV6_ADDRESSES: Final = Struct("!16H")
@@ -129,7 +129,7 @@ def ones_complement_sum(data: bytes | bytearray | memoryview) -> int:
     if bits & 8:
         number, bits = number << 8, bits + 8
     while bits > _SHORT_BITS:  # halving is cheaper than the division of so long a number
-        half = bits >> 5 << 4
+        half = bits >> 10 << 9
         mask = _MASKS.get(half)
         if mask is None:
             mask = _MASKS[half] = (1 << half) - 1

@@ -82,6 +82,11 @@ class Device:
         return self._around.local.public_key
 
     @property
+    def index_tag(self) -> int:
+        """The upper 16 bits of every receiver index of ours, for a filter that drops everything else."""
+        return self._around.indices.tag
+
+    @property
     def peers(self) -> list[Peer]:
         return list(self._peers.values())
 

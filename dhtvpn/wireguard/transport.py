@@ -101,10 +101,11 @@ class Session:
     def reserve(self, count: int) -> int | None:
         """Take ``count`` consecutive counters and tell the first; None where the keypair is used up.
 
-        No counter is ever given out twice.
+        No counter is ever given out twice. What does not fit ends the keypair, so that a handshake follows.
         """
         first = self.counter
         if first + count > REJECT_AFTER_MESSAGES:
+            self.counter = REJECT_AFTER_MESSAGES
             return None
         self.counter = first + count
         return first

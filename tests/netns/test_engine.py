@@ -54,8 +54,9 @@ class Room:
             run("ip", "-n", name, "addr", "add", f"{v6}/64", "dev", "eth0", "nodad")
             run("ip", "-n", name, "link", "set", "eth0", "up")
 
-    def start(self, family: int = 4) -> None:
-        """A node on each side; returns when both have sessions."""
+    def start(self, family: int = 4, *, plain_device: str = "", **features: bool) -> None:
+        """A node on each side; returns when both have sessions. ``features``: "trains", "aes", as both
+        sides have heard of each other; the side ``plain_device`` has a device without virtio header."""
         for side in "ba":  # the responder first
             other = "ab"[side == "a"]
             arguments = {
@@ -64,6 +65,8 @@ class Room:
                 "remote": OVERLAY[other],
                 "underlay_local": UNDERLAY[side][family == 6],
                 "underlay_remote": UNDERLAY[other][family == 6],
+                "vnet": side != plain_device,
+                **features,
             }
             self.nodes[side] = subprocess.Popen(
                 ["ip", "netns", "exec", self.names[side], sys.executable, SCRIPT, json.dumps(arguments)],
@@ -149,12 +152,29 @@ def test_a_stream_arrives_intact_in_both_directions(room: Room) -> None:
     send_stream(room, "b", "a", STREAM_BYTES)
 
 
-def send_stream(room: Room, sender: str, receiver: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("underlay", "overlay", "plain_device", "features"),
+    [
+        (4, 4, "", {"trains": True, "aes": True}),
+        (6, 6, "", {"trains": True, "aes": False}),
+        (4, 6, "a", {"trains": False, "aes": True}),
+    ],
+)
+def test_a_stream_arrives_intact_with_and_without_trains(
+    room: Room, underlay: int, overlay: int, plain_device: str, features: dict[str, bool]
+) -> None:
+    room.start(underlay, plain_device=plain_device, **features)
+    send_stream(room, "a", "b", 20_000_000, overlay)
+    send_stream(room, "b", "a", 20_000_000, overlay)
+
+
+def send_stream(room: Room, sender: str, receiver: str, size: int, overlay: int = 4) -> None:
     """Send ``size`` random bytes over TCP and compare hashes."""
-    address = OVERLAY[receiver][0]
+    address = OVERLAY[receiver][overlay == 6]
     receive = (
         "import hashlib, socket\n"
-        f"server = socket.create_server(({address!r}, 7000))\n"
+        f"family = socket.AF_INET6 if {overlay == 6} else socket.AF_INET\n"
+        f"server = socket.create_server(({address!r}, 7000), family=family)\n"
         "print('listening', flush=True)\n"
         "connection, _ = server.accept()\n"
         "digest = hashlib.sha256()\n"
@@ -179,8 +199,90 @@ def send_stream(room: Room, sender: str, receiver: str, size: int) -> None:
             server.kill()
 
 
+UDP_RECEIVER = """
+import hashlib, socket, sys
+address, count = sys.argv[1], int(sys.argv[2])
+receiver = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+receiver.setsockopt(socket.IPPROTO_IP, 13, 1)  # IP_RECVTOS
+receiver.bind((address, 7001))
+receiver.settimeout(float(sys.argv[3]))
+print("listening", flush=True)
+digest, sizes, marks = hashlib.sha256(), set(), set()
+try:
+    for _ in range(count):
+        data, ancillary, _, _ = receiver.recvmsg(65535, 64)
+        digest.update(data)
+        sizes.add(len(data))
+        marks.update(value[0] & 3 for level, kind, value in ancillary if level == socket.IPPROTO_IP)
+except TimeoutError:
+    print("nothing")
+else:
+    print(digest.hexdigest(), sorted(sizes), sorted(marks))
+"""
+UDP_SENDER = """
+import hashlib, socket, struct, sys
+address, pieces, runs, mark = sys.argv[1], *map(int, sys.argv[2:])
+sender = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+if mark:
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, mark)
+digest = hashlib.sha256()
+for run in range(runs):
+    data = hashlib.shake_256(bytes([run])).digest(1000 * pieces)
+    digest.update(data)
+    option = [(17, 103, struct.pack("=H", 1000))] if pieces > 1 else []  # UDP_SEGMENT
+    sender.sendmsg([data], option, 0, (address, 7001))
+print(digest.hexdigest())
+"""
+
+
+def send_udp(
+    room: Room, overlay: int, *, pieces: int, runs: int, mark: int = 0, timeout_s: float = 5
+) -> tuple[str, str]:
+    """Runs of datagrams of 1,000 bytes from a to b: what was sent (a hash), and what came (hash, lengths,
+    ECN bits)."""
+    address = OVERLAY["b"][overlay == 6]
+    count = str(pieces * runs)
+    server = room.background("b", sys.executable, "-c", UDP_RECEIVER, address, count, str(timeout_s))
+    with server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        try:
+            numbers = (str(pieces), str(runs), str(mark))
+            sent = room.exec("a", sys.executable, "-c", UDP_SENDER, address, *numbers)
+            return sent.strip(), server.stdout.read().strip()
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_runs_of_datagrams_inside_the_tunnel_arrive_whole(room: Room, trains: bool) -> None:
+    room.start(trains=trains, aes=trains)
+    for overlay in (4, 6):
+        marks = [0] if overlay == 4 else []
+        sent, came = send_udp(room, overlay, pieces=20, runs=5)
+        assert came == f"{sent} [1000] {marks}"
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_router_tells_the_programs_of_congestion(room: Room, trains: bool) -> None:
+    """The mark that it sets reaches the inner packet (RFC 6040); what does not know ECN is dropped."""
+    room.start(trains=trains, aes=True)
+    sent, came = send_udp(room, 4, pieces=10, runs=1, mark=2)
+    assert came == f"{sent} [1000] [2]"
+    for command in (
+        "add table ip router",
+        "add chain ip router marks { type filter hook prerouting priority -300; }",
+        "add rule ip router marks udp dport 5555 ip ecn set ce",
+    ):
+        room.exec("b", "nft", command)
+    sent, came = send_udp(room, 4, pieces=10, runs=1, mark=2)
+    assert came == f"{sent} [1000] [3]"
+    assert send_udp(room, 4, pieces=1, runs=1, timeout_s=0.3)[1] == "nothing"
+
+
 def test_throughput_is_shown(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
-    room.start()
+    room.start(trains=True, aes=True)
     server = room.background("b", "iperf3", "-s", "-1", "-B", "10.88.0.2", "--forceflush")
     with server:
         assert server.stdout is not None
@@ -191,7 +293,7 @@ def test_throughput_is_shown(room: Room, capsys: pytest.CaptureFixture[str]) -> 
         server.kill()
     megabits = report["end"]["sum_received"]["bits_per_second"] / 1e6
     with capsys.disabled():
-        print(f"\nengine to engine, one TCP stream, plain packets: {megabits:.0f} Mbit/s")  # noqa: T201
+        print(f"\nengine to engine, one TCP stream, trains, AES-256-GCM: {megabits:.0f} Mbit/s")  # noqa: T201
     assert megabits > 0
 
 

@@ -38,6 +38,10 @@ def test_three_members_make_a_full_mesh(lab: Lab) -> None:
     assert laptop["dht"]["records_published"] >= 1 and laptop["dht"]["nodes"] >= 1
     assert status(members["server"])["nat"]["mapping"] == "none"
     assert [peer["state"] for peer in laptop["peers"]] == ["connected", "connected"]
+    offloads = laptop["engine"]["offloads"]
+    assert {"vnet_header", "tso4", "tso6"} <= set(offloads)
+    cipher = "aes-256-gcm" if "aes" in offloads else "chacha20-poly1305"
+    assert [peer["cipher"] for peer in laptop["peers"]] == [cipher, cipher]
 
 
 def test_two_stun_servers_tell_the_mapping(lab: Lab) -> None:

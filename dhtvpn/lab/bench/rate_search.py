@@ -19,7 +19,7 @@ SLOWEST = 500.0
 """Packets/s; a tunnel that loses 1% of this has no rate worth telling."""
 
 OFFER_SHARE = 0.9
-"""A sender that managed less than this share of the rate it was told cannot go faster."""
+"""A sender that twice managed less than this share of the rate it was told cannot go faster."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,18 @@ class RateSearch:
     def report(self, trial: Trial) -> None:
         """What came of the trial at ``next_rate``."""
         self._trials_left -= 1
-        if trial.loss < MAX_LOSS:
-            self._pass(trial)
-        elif self._second_trial:
-            self._second_trial = False
-            self._failed = self._rate
-            self._choose()
-        else:
+        passed = trial.loss < MAX_LOSS
+        if passed:
+            self.best = max(self.best or 0.0, trial.arrived_per_s)
+        offered = trial.sent_per_s >= OFFER_SHARE * self._rate
+        if not (passed and offered) and not self._second_trial:
             self._second_trial = True
-
-    def _pass(self, trial: Trial) -> None:
+            return
         self._second_trial = False
-        self._passed = self._rate
-        self.best = max(self.best or 0.0, trial.arrived_per_s)
-        if trial.sent_per_s < OFFER_SHARE * self._rate:
-            self._failed = self._rate  # the sender is at its end: nothing above can be offered
+        if passed:
+            self._passed = self._rate
+        if not (passed and offered):
+            self._failed = self._rate
         self._choose()
 
     def _choose(self) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import select
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
-from dhtvpn.nat import port_sockets
+from dhtvpn.nat import port as port_module
+from dhtvpn.nat import port_sockets, reading
 from dhtvpn.nat.demux import DHT_PREFIX
 from dhtvpn.nat.port import READ_BATCH, UdpPort
+from dhtvpn.nat.socket_filter import source_key
 
 HOSTS = ["127.0.0.1", "::1"]
 STUN_BINDING = bytes.fromhex("000100002112a442") + bytes(12)
@@ -229,6 +233,65 @@ async def test_a_flood_leaves_the_loop_its_turn(open_port) -> None:
         await asyncio.sleep(0)
         per_turn.append(len(seen) - before)
     assert max(per_turn) <= READ_BATCH
+
+
+async def test_the_kernel_drops_what_nobody_takes_and_the_port_tells_how_much(open_port) -> None:
+    port, sender = await open_port(tunnel_sockets=True), await open_port()
+    control: list[bytes] = []
+    port.on_tunnel(lambda data, source: control.append(data))
+    port.filter_in_kernel(0xBEEF)
+    initiation = b"\1\0\0\0" + bytes(144)
+    mine, strange = (b"\4\0\0\0\1\0" + tag + bytes(24) for tag in (b"\xef\xbe", b"\xef\xbf"))
+    for host in HOSTS:
+        for data in (b"garbage", b"\1\0\0\0", strange, mine, initiation):
+            sender.send(data, Endpoint(host, port.port))
+    await until(lambda: len(control) == 2)
+    assert control == [initiation] * 2
+    for engine in port.engine_sockets:
+        assert read(engine) == mine
+        with pytest.raises(BlockingIOError):
+            engine.recv(1)
+    port.count_kernel_drops()
+    assert port.drops.as_dict() == {"port.kernel": 4, "port.kernel_data": 2}
+
+
+async def test_a_flood_is_read_in_part_its_source_thinned_and_all_is_well_afterwards(
+    open_port, monkeypatch
+) -> None:
+    monkeypatch.setattr(port_module, "WINDOW_S", 0.01)
+    monkeypatch.setattr(reading, "WINDOW_S", 0.01)
+    monkeypatch.setattr(reading, "FAIR_PER_WINDOW", 5)
+    monkeypatch.setattr(reading, "BURST_S", 0.002)
+    monkeypatch.setattr(reading, "SHARE", 0.03)
+    port, sender, other = await open_port(), await open_port(), await open_port()
+    read_of: Counter[int] = Counter()
+    port.on_tunnel(lambda data, source: read_of.update((source.port,)))
+    port.filter_in_kernel(0xBEEF)
+    target, initiation = Endpoint("127.0.0.1", port.port), b"\1\0\0\0" + bytes(144)
+    sent = 0
+    async with asyncio.timeout(20):
+        while not port._thinning.sources:
+            for _ in range(1000):
+                sender.send(initiation, target)
+            sent += 1000
+            await asyncio.sleep(0.001)
+    assert set(port._thinning.sources) == {source_key("127.0.0.1")}
+    assert read_of[sender.port] < sent
+    await until(lambda: port._review is None)
+    assert port._thinning.sources == {}
+    other.send(initiation, target)
+    await until(lambda: read_of[other.port] == 1)
+
+
+async def test_closing_while_it_pauses_leaves_no_timer(open_port) -> None:
+    port, sender = await open_port(), await open_port()
+    port._budget.spend(1.0, time.monotonic())
+    sender.send(b"garbage", Endpoint("127.0.0.1", port.port))
+    await until(lambda: port.drops.total() == 1)
+    resume = port._resume
+    assert resume is not None
+    port.close()
+    assert resume.cancelled()
 
 
 async def test_closing_twice_releases_the_port_for_the_next(open_port) -> None:

@@ -91,6 +91,7 @@ class Bench:
                 features=0,
                 interface="dhtvpn0",
                 move=self._move_address,
+                set_mtus=None,
             ),
             surroundings=Surroundings(
                 network_id=network_id, port=4690, host_addresses=self._no_addresses, survey=self._survey
@@ -104,7 +105,13 @@ class Bench:
     def _port(self) -> Any:
         ignore = SimpleNamespace(on_unanswered_check=lambda handler: None)
         return SimpleNamespace(
-            port=4690, families={4}, stun=ignore, on_tunnel=lambda handler: None, send=lambda *_: None
+            port=4690,
+            families={4},
+            stun=ignore,
+            on_tunnel=lambda handler: None,
+            filter_in_kernel=lambda index_tag: None,
+            count_kernel_drops=lambda: None,
+            send=lambda *_: None,
         )
 
     async def _no_addresses(self) -> Sequence[IPv4Address]:

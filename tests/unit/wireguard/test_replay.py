@@ -58,3 +58,41 @@ def test_like_a_set_of_everything_seen() -> None:
         if fresh:
             seen.add(counter)
             greatest = max(greatest, counter)
+
+
+def test_a_run_is_like_its_counters_one_by_one() -> None:
+    """Where a run is refused nothing has happened, and the counters can still go one by one."""
+    randomness = random.Random(8128)
+    window, plain, greatest = ReplayWindow(), ReplayWindow(), 0
+    taken = 0
+    for _ in range(4000):
+        first = max(
+            0, greatest + randomness.choice([1, 1, 1, 2, 3, 64, 65, 500, 8127, 8192, 9000, 0, -5, -70])
+        )
+        count = randomness.choice([1, 2, 45, 63, 64, 65, 128, 300])
+        expected = [plain.accept(counter) for counter in range(first, first + count)]
+        if window.accept_run(first, count):
+            taken += 1
+            assert all(expected)
+            assert first > greatest
+        else:
+            assert first <= greatest
+            assert [window.accept(counter) for counter in range(first, first + count)] == expected
+        greatest = max(greatest, first + count - 1)
+        assert window._words == plain._words
+        assert window._greatest == plain._greatest == greatest
+    assert taken > 2000
+
+
+def test_a_run_past_the_limit_is_refused_whole() -> None:
+    window = ReplayWindow()
+    assert not window.accept_run(REJECT_AFTER_MESSAGES - 3, 4)
+    assert window.accept_run(REJECT_AFTER_MESSAGES - 3, 3)
+    assert not window.accept(REJECT_AFTER_MESSAGES - 2)
+
+
+def test_counter_zero_of_a_fresh_window_goes_alone() -> None:
+    window = ReplayWindow()
+    assert not window.accept_run(0, 2)
+    assert window.accept(0)
+    assert window.accept_run(1, 2)

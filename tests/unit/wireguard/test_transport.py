@@ -5,9 +5,9 @@ import os
 import pytest
 
 from dhtvpn.errors import DecodeError
-from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES
+from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES, TYPE_DATA, TYPE_DATA_AES
 from dhtvpn.wireguard.keypair import Keypair
-from dhtvpn.wireguard.transport import OVERHEAD, PeerTransport, receiver_index
+from dhtvpn.wireguard.transport import HEADER, OVERHEAD, PeerTransport, aes_key, receiver_index
 
 KEYS = os.urandom(32), os.urandom(32)
 
@@ -166,3 +166,71 @@ def test_receiver_index_of_other_datagrams() -> None:
     assert receiver_index(sealed(ours, b"")) == 2
     assert receiver_index(b"\1\0\0\0" + bytes(144)) is None
     assert receiver_index(b"\4\0\0\0") is None
+
+
+def test_both_types_share_counter_and_window() -> None:
+    ours, theirs, _ = connected()
+    datagrams = []
+    for kind in (TYPE_DATA, TYPE_DATA_AES, TYPE_DATA_AES, TYPE_DATA):
+        ours.message_type = kind
+        datagrams.append(sealed(ours, b"packet"))
+    assert [HEADER.unpack_from(datagram)[::2] for datagram in datagrams] == [(4, 0), (5, 1), (5, 2), (4, 3)]
+    for datagram in datagrams:
+        assert theirs.open(datagram, 0.0).rstrip(b"\0") == b"packet"
+        assert refused(theirs, datagram) == "data_replay"
+    # the same counter under the other type is spent as well
+    twin = PeerTransport(1420)
+    twin.install(Keypair(1, 2, KEYS[0], KEYS[1], True, 0.0))
+    twin.message_type = TYPE_DATA_AES
+    assert refused(theirs, sealed(twin, b"packet")) == "data_replay"
+
+
+def test_the_types_have_keys_of_their_own() -> None:
+    ours, theirs, _ = connected()
+    for kind, other in ((TYPE_DATA, TYPE_DATA_AES), (TYPE_DATA_AES, TYPE_DATA)):
+        ours.message_type = kind
+        datagram = sealed(ours, b"packet")
+        assert refused(theirs, bytes([other]) + datagram[1:]) == "data_tag"
+    assert aes_key(KEYS[0]) not in KEYS
+    assert len(aes_key(KEYS[0])) == 32
+
+
+def test_the_first_message_may_be_of_either_type() -> None:
+    for kind in (TYPE_DATA, TYPE_DATA_AES):
+        ours, theirs, confirmed = connected()
+        ours.message_type = kind
+        theirs.open(sealed(ours, b""), 0.0)
+        assert confirmed == [2]
+
+
+def test_no_counter_is_reserved_twice() -> None:
+    ours, theirs, _ = connected()
+    session = ours.sending(0.0)
+    assert session is not None
+    first = session.reserve(5)
+    assert HEADER.unpack_from(sealed(ours, b"x"))[2] == 5
+    assert (first, session.reserve(1), session.counter) == (0, 6, 7)
+    assert theirs.sending(0.0) is None  # not confirmed
+
+
+def test_a_batch_that_does_not_fit_ends_the_keypair() -> None:
+    ours, _, _ = connected()
+    session = ours.sending(0.0)
+    assert session is not None
+    session.counter = REJECT_AFTER_MESSAGES - 3
+    assert session.reserve(2) == REJECT_AFTER_MESSAGES - 3
+    assert session.reserve(2) is None
+    assert not ours.ready(0.0)
+    assert ours.sending(0.0) is None
+    assert ours.seal(b"x", 0.0) is None
+    assert session.reserve(1) is None
+
+
+def test_a_session_for_a_batch_expires_as_the_keypair_does() -> None:
+    ours, theirs, _ = connected()
+    theirs.open(sealed(ours, b""), 0.0)
+    for transport, index in ((ours, 1), (theirs, 2)):
+        assert transport.sending(179.9) is transport.receiving(index, 179.9)
+        assert transport.sending(180.0) is None
+        assert transport.receiving(index, 180.0) is None
+        assert transport.receiving(77, 0.0) is None

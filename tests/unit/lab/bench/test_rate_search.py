@@ -61,6 +61,15 @@ def test_a_sender_at_its_end_ends_the_search_upwards() -> None:
     assert searching.best == pytest.approx(150_000.0, rel=0.07)
 
 
+def test_a_sender_that_was_held_up_once_is_asked_again() -> None:
+    searching, trials = RateSearch(90_000.0, 50), 0
+    while (rate := searching.next_rate()) is not None:
+        trials += 1
+        sent = 0.6 * rate if trials == 1 else rate
+        searching.report(Trial(sent=round(sent), arrived=round(min(sent, 100_000.0)), seconds=1.0))
+    assert searching.best == pytest.approx(100_000.0, rel=0.07)
+
+
 def test_a_trial_in_numbers() -> None:
     trial = Trial(sent=1000, arrived=995, seconds=0.5)
     assert trial.loss == pytest.approx(0.005)

@@ -1,0 +1,199 @@
+"""The filters, run by a small interpreter, held against demux and the lengths of the real messages; then
+attached to sockets on loopback."""
+
+import os
+import random
+import socket
+from collections.abc import Mapping
+
+import pytest
+
+from dhtvpn.discovery.wire import KIND_VALUE, MAX_DATAGRAM, Request, Rpc, encode_request
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.nat import socket_filter
+from dhtvpn.nat.demux import DHT_PREFIX_BYTES
+from dhtvpn.nat.socket_filter import (
+    DROP,
+    PASS_BITS,
+    TAKE,
+    Instruction,
+    attach,
+    control_filter,
+    dropped,
+    engine_filter,
+    source_key,
+)
+from dhtvpn.nat.stun_messages import binding_request, binding_response
+from dhtvpn.wireguard import messages
+from dhtvpn.wireguard.transport import OVERHEAD
+
+TAG = 0xBEEF
+INDEX = (TAG << 16 | 0x1234).to_bytes(4, "little")
+STRANGE = (0xDEAD << 16 | 0x1234).to_bytes(4, "little")
+V4 = bytes(12) + socket.inet_aton("192.0.2.7") + bytes(4)
+V6 = bytes(8) + socket.inet_pton(socket.AF_INET6, "2001:db8:1:2::7") + bytes(16)
+
+
+def run(
+    program: tuple[Instruction, ...], payload: bytes, *, network: bytes = V4, random_word: int = 0
+) -> int:
+    """linux/net/core/filter.c in small; ``network`` is the IP header."""
+    data, a, x, line = bytes(8) + payload, 0, 0, 0
+    while True:
+        code, if_true, if_false, constant = program[line]
+        line += 1
+        if code in (0x20, 0x28, 0x30):
+            offset = constant - (1 << 32) if constant >> 31 else constant
+            if offset == -0x1000 + 56:
+                a = random_word
+                continue
+            size = {0x20: 4, 0x28: 2, 0x30: 1}[code]
+            source, start = (network, offset + 0x100000) if offset < 0 else (data, offset)
+            if start + size > len(source):
+                return 0
+            a = int.from_bytes(source[start : start + size], "big")
+        elif code == 0x80:
+            a = len(data)
+        elif code == 0x54:
+            a &= constant
+        elif code == 0x04:
+            a += constant
+        elif code == 0x07:
+            x = a
+        elif code in (0x15, 0x1D, 0x25):
+            truth = {0x15: a == constant, 0x1D: a == x, 0x25: a > constant}[code]
+            line += if_true if truth else if_false
+        else:
+            assert code == 0x06
+            return constant
+
+
+def genuine() -> dict[str, bytes]:
+    """What must pass at a control socket."""
+    rng = random.Random(1)
+    request = Request(Rpc.PING, rng.randbytes(20))
+    stun = binding_request(rng.randbytes(12))
+    return {
+        "initiation": b"\1\0\0\0" + rng.randbytes(144),
+        "response": b"\2\0\0\0" + rng.randbytes(4) + INDEX + rng.randbytes(80),
+        "cookie reply": b"\3\0\0\0" + INDEX + rng.randbytes(56),
+        "stun request": stun,
+        "stun response": binding_response(rng.randbytes(12), Endpoint("2001:db8::1", 9), True),
+        "shortest ping": DHT_PREFIX_BYTES + encode_request(rng.randbytes(20), request),
+        "longest dht": DHT_PREFIX_BYTES + bytes([KIND_VALUE]) + rng.randbytes(MAX_DATAGRAM - 1),
+    }
+
+
+def garbage() -> dict[str, bytes]:
+    right = genuine()
+    return {
+        **{
+            f"{name}, short": data[:-1]
+            for name, data in right.items()
+            if "ping" not in name and "long" not in name
+        },
+        **{f"{name}, long": data + b"\0" for name, data in right.items() if "ping" not in name},
+        "empty": b"",
+        "one byte": b"\1",
+        "no type": b"\6\0\0\0" + bytes(144),
+        "type 1, reserved": b"\1\0\0\1" + bytes(144),
+        "response for another": right["response"].replace(INDEX, STRANGE),
+        "cookie reply for another": right["cookie reply"].replace(INDEX, STRANGE),
+        "no cookie": right["stun request"].replace(b"\x21\x12", b"\x21\x13"),
+        "dht kind": DHT_PREFIX_BYTES + b"\3" + bytes(100),
+        "dht, no body": DHT_PREFIX_BYTES + bytes(21),
+        "data": b"\4\0\0\0" + INDEX + bytes(24),
+    }
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", sorted(genuine()))
+def test_what_a_taker_could_want_passes(name: str, family: int) -> None:
+    assert run(control_filter(family, TAG), genuine()[name]) == TAKE
+
+
+@pytest.mark.parametrize("name", sorted(garbage()))
+def test_what_nobody_takes_is_dropped(name: str) -> None:
+    assert run(control_filter(4, TAG), garbage()[name]) == DROP
+
+
+def test_a_node_without_tunnels_takes_stun_and_dht_only() -> None:
+    program = control_filter(4, None)
+    passed = {name for name, data in genuine().items() if run(program, data) == TAKE}
+    assert passed == {"stun request", "stun response", "shortest ping", "longest dht"}
+
+
+def test_noise_does_not_get_through() -> None:
+    rng, program = random.Random(2), control_filter(6, TAG)
+    passed = sum(run(program, rng.randbytes(rng.randint(0, 1400))) == TAKE for _ in range(20_000))
+    assert passed < 20  # one in 256 begins like the DHT, three in 256 of those go on like it
+
+
+def test_the_lengths_are_those_of_the_messages() -> None:
+    assert socket_filter.HANDSHAKE_SIZES == messages.SIZES
+    assert socket_filter.DATA_LEAST == OVERHEAD
+    assert socket_filter.DHT_MOST == 1 + MAX_DATAGRAM
+
+
+@pytest.mark.parametrize("kind", [4, 5])
+def test_the_engine_gets_data_for_indices_that_may_be_ours(kind: int) -> None:
+    program = engine_filter(TAG)
+    head = bytes([kind, 0, 0, 0])
+    assert run(program, head + INDEX + bytes(24)) == TAKE
+    assert run(program, head + INDEX + bytes(23)) == DROP
+    assert run(program, head + STRANGE + bytes(24)) == DROP
+    assert run(program, bytes([kind, 1, 0, 0]) + INDEX + bytes(24)) == DROP
+    assert run(program, b"") == DROP
+
+
+def test_without_a_socket_of_the_engines_data_comes_to_control() -> None:
+    program = control_filter(4, TAG, data=True)
+    assert run(program, b"\4\0\0\0" + INDEX + bytes(24)) == TAKE
+    assert run(program, b"\5\0\0\0" + INDEX + bytes(24)) == TAKE
+    assert run(program, b"\5\0\0\0" + STRANGE + bytes(24)) == DROP
+    assert all(run(program, data) == TAKE for data in genuine().values())
+
+
+@pytest.mark.parametrize(("family", "host", "network"), [(4, "192.0.2.7", V4), (6, "2001:db8:1:2::99", V6)])
+def test_a_thinned_source_gets_one_in_two_to_the_n(family: int, host: str, network: bytes) -> None:
+    """What answers a message of ours is never thinned."""
+    thinned = {source_key("198.51.100.1"): 8, source_key("2001:db8:9::1"): 8, source_key(host): 3}
+    program = control_filter(family, TAG, thinned)
+    for name, data in genuine().items():
+        passed = [run(program, data, network=network, random_word=word) == TAKE for word in range(64)]
+        assert sum(passed) == (64 if name in ("response", "cookie reply") else 8), name
+        assert run(program, data, network=bytes(40), random_word=1) == TAKE
+
+
+def test_the_longest_program_can_be_jumped_over() -> None:
+    thinned: Mapping[bytes, int] = {os.urandom(8): PASS_BITS for _ in range(16)}
+    program = control_filter(6, TAG, thinned, data=True)
+    assert all(0 <= line.if_true < 256 and 0 <= line.if_false < 256 for line in program)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_kernel_takes_the_filters_and_counts_what_they_drop(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    thinned = {source_key(host): PASS_BITS}
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as receiver,
+        socket.socket(family, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((host, 0))
+        receiver.settimeout(5)
+        sender.connect(receiver.getsockname())
+        attach(receiver, control_filter(6 if ":" in host else 4, TAG))
+        for data in (*garbage().values(), *genuine().values()):
+            sender.send(data)
+        assert [receiver.recv(2048) for _ in genuine()] == list(genuine().values())
+        assert dropped(receiver) == len(garbage())
+        attach(receiver, control_filter(6 if ":" in host else 4, TAG, thinned))
+        for _ in range(2000):
+            sender.send(genuine()["initiation"])
+        assert 1800 < dropped(receiver) - len(garbage()) < 2000
+        attach(receiver, engine_filter(TAG))
+        sender.send(genuine()["initiation"])
+        sender.send(b"\4\0\0\0" + INDEX + bytes(24))
+        while (data := receiver.recv(2048))[0] == 1:
+            pass
+        assert data[0] == 4
