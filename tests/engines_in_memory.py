@@ -19,6 +19,7 @@ from dhtvpn.packet.checksum import internet_checksum
 from dhtvpn.system.tun import MemoryTun
 
 MTU = 1420
+SO_MEMINFO = 55  # asm-generic/socket.h
 KEY_A, KEY_B = bytes([1]) * 32, bytes([2]) * 32
 INDEX_A, INDEX_B = 10, 20
 
@@ -39,6 +40,8 @@ class FakeSocket:
         self.refuse: Callable[[Sequence[bytes]], int | None] = lambda run: None
         self.options: list[tuple[int, int, Any]] = []
         self.receive_error: int | None = None
+        self.waiting_bytes = 0
+        """What the kernel says that arrived datagrams take."""
 
     def sendmsg(self, parts: Sequence[bytes], ancillary: list[Any], flags: int, address: Any) -> int:
         code = self.refuse(parts)
@@ -69,11 +72,13 @@ class FakeSocket:
             ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, bytes(mark)))  # the kernel gives one byte
         return len(data), ancillary, 0, source
 
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        if option == SO_MEMINFO:
+            return self.waiting_bytes.to_bytes(size, sys.byteorder)
+        return bytes(size) if size else 0
+
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         self.options.append((level, option, value))
-
-    def getsockopt(self, level: int, option: int) -> int:
-        return 0
 
 
 @dataclass

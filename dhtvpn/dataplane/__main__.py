@@ -26,8 +26,8 @@ from dhtvpn.dataplane.sockets import prepare
 from dhtvpn.errors import DhtVpnError, UsageError
 
 PRIORITY = -10
-"""Ours, the nice value of engines: packets that wait for a processor behind the very programs that send them make
-long queues. An engine that has nothing to do takes nothing."""
+"""Ours, the nice value of engines: packets that wait for a processor behind the very programs that send them
+make long queues. An engine that has nothing to do takes nothing."""
 
 _DESCRIPTORS = ("--control-fd", "--tun-fd", "--udp4-fd", "--udp6-fd")
 

@@ -236,10 +236,11 @@ class Outbound:
         if signal and mark:
             signal, mark = False, ecn.CE  # the other end carries it over to the packet
         for run, stride in place.runs(session, peer.transport.message_type, shape, size, segment):
+            skipped = 0
             if signal and len(run) > stride:
                 self._drops.count("dataplane", "standing_queue_out")
-                signal, run = False, run[stride:]
-            if self._transmitter.send_run(peer, run, stride, mark):
+                signal, skipped = False, stride
+            if self._transmitter.send_run(peer, run[skipped:], stride, mark):
                 self._sent(peer)
 
     def _narrow(self, peer: Peer, buffer: bytearray, shape: Layout, segment: int, now: float) -> int:

@@ -97,7 +97,7 @@ def ecn_option(family: int, ecn: int) -> list[Ancillary]:
 
 
 def waiting_bytes(sock: socket.socket) -> int:
-    """Kernel memory that holds datagrams which have arrived and were not read yet; 0 where it does not say."""
+    """Kernel memory that holds datagrams which have arrived and were not read; 0 where that is unknown."""
     try:
         return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4), sys.byteorder)
     except OSError:

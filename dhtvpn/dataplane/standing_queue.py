@@ -1,10 +1,10 @@
 """Keeps the queues before the engine short: tells when a packet is to be marked or dropped.
 
 The engine cannot see how long a packet has waited at the device or in a socket, but it sees whether it ever
-gets to the end of what waits there. A burst is gone after a moment. A queue whose end is not reached for
-TARGET_S only adds delay, and TCP makes it longer until it is told: by one lost or marked packet, and as long as
-that does not help by further ones, which follow faster and faster (the control law of CoDel, RFC 8289
-section 3.3).
+gets to the end of what waits there, or near it. A burst is gone after a moment. A queue whose end is not
+reached for TARGET_S only adds delay, and TCP makes it longer until it is told: by one lost or marked packet,
+and as long as that does not help by further ones, which follow faster and faster (the control law of CoDel,
+RFC 8289 section 3.3).
 """
 
 from math import sqrt

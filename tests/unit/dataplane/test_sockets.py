@@ -83,7 +83,7 @@ class SettableSocket(FakeSocket):
         self.getsockopt(level, option)
         super().setsockopt(level, option, value)
 
-    def getsockopt(self, level: int, option: int) -> int:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
         if option in self.refused:
             raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
         return 0
