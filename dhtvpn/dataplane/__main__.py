@@ -9,6 +9,7 @@ asyncio, pyroute2 and argparse are not imported: what this process imports is wh
 """
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -85,6 +86,8 @@ def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
         channel.send(Ready(tuple(offloads)))
         serve(engine, channel, options["--tun-fd"], sockets if receive else ())
 
+    gc.collect()
+    gc.freeze()  # an engine shares with us what it does not change: collecting would count as that
     tend(orders, run_engine)
 
 

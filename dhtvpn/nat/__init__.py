@@ -4,3 +4,7 @@ asyncio. Layers of this room, bottom to top: ``demux``, ``stun_messages``, ``can
 ``reuseport``, ``port_sockets``, ``stun_router``; ``port``; ``stun_transaction``, ``stun_service``,
 ``reflexive``; ``ice_checks``; ``ice``.
 """
+
+from dhtvpn.nat import without_mdns
+
+without_mdns.replace()

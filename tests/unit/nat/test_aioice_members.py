@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import inspect
+import subprocess
+import sys
 
 import aioice
 import pytest
@@ -66,3 +68,18 @@ def test_pair_states_are_the_five_of_rfc_8445() -> None:
         "SUCCEEDED",
         "FAILED",
     ]
+
+
+def test_its_resolver_stays_out() -> None:
+    """46 modules of dnspython, which nobody asks anything."""
+    code = "import sys, dhtvpn.daemon; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "aioice" in done.stdout.split() and "dns" not in done.stdout.split()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+async def test_a_connection_takes_candidates_without_it(host: str) -> None:
+    connection = aioice.Connection(ice_controlling=True)
+    candidate = f"1 1 udp 1 {host} 5000 typ host"
+    await connection.add_remote_candidate(aioice.Candidate.from_sdp(candidate))
+    assert [remote.host for remote in connection.remote_candidates] == [host]
