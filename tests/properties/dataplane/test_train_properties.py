@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 from engines_in_memory import Pair
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -247,4 +248,16 @@ def test_mutated_trains_of_a_member(data: st.DataObject, sent: tuple[bytes, int]
     datagrams = [seal(writer, bytes(piece), own_counter=True) for piece in pieces]
     for start in range(0, len(datagrams), 64):
         pair.b.receive_run(datagrams[start : start + 64], source=HOME)
+    delivered_is_allowed(pair.b.take_received())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@settings(max_examples=100_000)
+@given(st.lists(hostile_runs(), max_size=5), st.booleans())
+def test_a_member_that_goes_on_and_on(runs: list[list[bytes]], own_counter: bool) -> None:
+    pair = Pair.with_trains()
+    for run in runs:
+        datagrams = [seal(pair, plaintext, own_counter=own_counter) for plaintext in run]
+        pair.b.receive_run(datagrams, source=HOME)
     delivered_is_allowed(pair.b.take_received())
