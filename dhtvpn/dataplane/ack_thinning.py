@@ -41,8 +41,7 @@ class AckThinning:
         tcp = _pure_acknowledgement(buffer, end)
         if not tcp:
             return None
-        addresses = 8 if buffer[_AT] == 0x45 else 32  # bytes of both, right before the TCP header
-        key = bytes(buffer[tcp - addresses : tcp + 4])
+        key = _connection(buffer, tcp)
         number: int = _NUMBER.unpack_from(buffer, tcp + 8)[0]
         before = self._held.get(key)
         if before is None and len(self._held) >= MAX_FLOWS:
@@ -51,6 +50,19 @@ class AckThinning:
         if before is None or 0 < (number - before[0]) & 0xFFFFFFFF < 1 << 31:
             return b""
         return before[1]
+
+    def release(self, buffer: bytearray, end: int) -> bytes:
+        """The acknowledgement held back that is to leave before the packet in ``buffer``, which is none
+        itself: that of its connection, unless the packet acknowledges more; b"" where there is none."""
+        tcp = _tcp_header(buffer)
+        if not tcp or end < tcp + TCP_HEADER:
+            return b""
+        held = self._held.pop(_connection(buffer, tcp), None)
+        if held is None:
+            return b""
+        number: int = _NUMBER.unpack_from(buffer, tcp + 8)[0]
+        newer = buffer[tcp + 13] & _ACK and 0 < (number - held[0]) & 0xFFFFFFFF < 1 << 31
+        return b"" if newer else held[1]
 
     def take(self) -> list[bytes]:
         """What was held back, oldest connection first."""
@@ -61,11 +73,8 @@ class AckThinning:
 
 def _pure_acknowledgement(buffer: bytearray, end: int) -> int:
     """Where the TCP header of a packet is that does nothing but acknowledge; 0 for any other."""
-    if buffer[_AT] == 0x45 and buffer[_AT + 9] == TCP:
-        tcp = _AT + IPV4_HEADER
-    elif buffer[_AT] >> 4 == 6 and buffer[_AT + 6] == TCP:
-        tcp = _AT + IPV6_HEADER
-    else:
+    tcp = _tcp_header(buffer)
+    if not tcp:
         return 0
     options = end - tcp - TCP_HEADER
     if options == len(_TIMESTAMP) + 8:
@@ -73,3 +82,18 @@ def _pure_acknowledgement(buffer: bytearray, end: int) -> int:
     else:
         shape = _PLAIN if options == 0 else None
     return tcp if buffer[tcp + 12] == shape and buffer[tcp + 13] == _ACK else 0
+
+
+def _tcp_header(buffer: bytearray) -> int:
+    """Where the TCP header of a packet without IP options is; 0 for any other."""
+    if buffer[_AT] == 0x45 and buffer[_AT + 9] == TCP:
+        return _AT + IPV4_HEADER
+    if buffer[_AT] >> 4 == 6 and buffer[_AT + 6] == TCP:
+        return _AT + IPV6_HEADER
+    return 0
+
+
+def _connection(buffer: bytearray, tcp: int) -> bytes:
+    """Addresses and ports."""
+    addresses = 8 if buffer[_AT] == 0x45 else 32  # bytes of both, right before the TCP header
+    return bytes(buffer[tcp - addresses : tcp + 4])

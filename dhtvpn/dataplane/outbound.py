@@ -83,6 +83,8 @@ class Outbound:
                 if not gathering.begin(buffer, size + skipped):
                     superseded = acks.hold(buffer, size + skipped)
                     if superseded is None:
+                        if acks:
+                            self._route_copy(acks.release(buffer, size + skipped), now)
                         self._route(self._read, size + skipped, now)
                     elif superseded:
                         self._route_copy(superseded, now)
@@ -150,9 +152,10 @@ class Outbound:
         self._send_collected()
 
     def _route_copy(self, packet: bytes, now: float) -> None:
-        """Send a packet that was held back, with its virtio header."""
-        self._read.buffer[: len(packet)] = packet
-        self._route(self._read, len(packet), now)
+        """Send a packet that was held back, with its virtio header; b"": nothing. Nothing is gathered now."""
+        if packet:
+            self._gathered.buffer[: len(packet)] = packet
+            self._route(self._gathered, len(packet), now)
 
     def _send_gathered(self, now: float) -> None:
         if self._gathering.count:

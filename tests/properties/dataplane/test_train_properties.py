@@ -5,8 +5,8 @@ What the receiving machine gets is compared with a segmentation of its own (test
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import pytest
 from engines_in_memory import Pair
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -74,19 +74,10 @@ def test_what_goes_in_comes_out(sent: list[tuple[bytes, int]], aes: bool, counte
     assert pair.b.drops() == {}
 
 
-@dataclass
-class Datagram:
-    """One on its way: which packet of the wire it stands for, and whether it is as it was sent."""
-
-    data: bytes
-    packet: bytes
-    intact: bool = True
-
-
 class Link:
     """Loses, repeats, reorders, truncates, corrupts, and puts datagrams of equal length into runs."""
 
-    def __init__(self, draw: st.DrawFn, datagrams: list[Datagram]) -> None:
+    def __init__(self, draw: st.DrawFn, datagrams: list[bytes]) -> None:
         self._draw = draw
         self.arriving = datagrams
 
@@ -104,24 +95,23 @@ class Link:
                 case "move":
                     del self.arriving[at]
                     self.arriving.insert(self._draw(st.integers(0, len(self.arriving))), chosen)
-                case "cut" if chosen.data:
-                    short = chosen.data[: self._draw(st.integers(0, len(chosen.data) - 1))]
-                    self.arriving[at] = Datagram(short, chosen.packet, intact=False)
-                case "corrupt" if chosen.data:
-                    bad = bytearray(chosen.data)
+                case "cut" if chosen:
+                    self.arriving[at] = chosen[: self._draw(st.integers(0, len(chosen) - 1))]
+                case "corrupt" if chosen:
+                    bad = bytearray(chosen)
                     bad[self._draw(st.integers(0, len(bad) - 1))] ^= 1 << self._draw(st.integers(0, 7))
-                    self.arriving[at] = Datagram(bytes(bad), chosen.packet, intact=False)
+                    self.arriving[at] = bytes(bad)
 
     def runs(self) -> list[list[bytes]]:
         """As UDP_GRO makes them: equal lengths, and one shorter at the end; sometimes cut."""
         cuts = self._draw(st.sets(st.integers(0, len(self.arriving)), max_size=4))
         found: list[list[bytes]] = []
         for number, each in enumerate(self.arriving):
-            joins = found and len(found[-1][-1]) == len(found[-1][0]) >= len(each.data) > 0
+            joins = found and len(found[-1][-1]) == len(found[-1][0]) >= len(each) > 0
             if joins and number not in cuts:
-                found[-1].append(each.data)
+                found[-1].append(each)
             else:
-                found.append([each.data])
+                found.append([each])
         return found
 
 
@@ -129,19 +119,19 @@ class Link:
 @given(st.data(), st.lists(super_packets, min_size=1, max_size=4), st.booleans(), st.integers(0, 1 << 17))
 def test_any_link(data: st.DataObject, sent: list[tuple[bytes, int]], aes: bool, counter: int) -> None:
     pair = make_pair(aes, counter)
-    datagrams = []
+    stands_for: dict[bytes, bytes] = {}
     for packet, segment in sent:
         pair.a.send(from_device(packet, segment))
         packets, pieces = wire(packet, segment), pair.a.take_sent()
-        datagrams += [Datagram(*both) for both in zip(pieces, packets, strict=True)]
-    link = Link(data.draw, datagrams)
+        stands_for.update(zip(pieces, packets, strict=True))
+    link = Link(data.draw, list(stands_for))
     link.meddle()
     came = []
     for run in link.runs():
         pair.b.receive_run(run, source=HOME)
         came += [plain(each) for one in pair.b.take_received() for each in packets_of(one)]
-    once = {each.data: each.packet for each in link.arriving if each.intact}
-    assert Counter(came) == Counter(once.values())
+    intact = set(link.arriving) & set(stands_for)
+    assert Counter(came) == Counter(stands_for[each] for each in intact)
 
 
 packets = st.builds(
@@ -247,4 +237,16 @@ def test_mutated_trains_of_a_member(data: st.DataObject, sent: tuple[bytes, int]
     datagrams = [seal(writer, bytes(piece), own_counter=True) for piece in pieces]
     for start in range(0, len(datagrams), 64):
         pair.b.receive_run(datagrams[start : start + 64], source=HOME)
+    delivered_is_allowed(pair.b.take_received())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@settings(max_examples=100_000)
+@given(st.lists(hostile_runs(), max_size=5), st.booleans())
+def test_a_member_that_goes_on_and_on(runs: list[list[bytes]], own_counter: bool) -> None:
+    pair = Pair.with_trains()
+    for run in runs:
+        datagrams = [seal(pair, plaintext, own_counter=own_counter) for plaintext in run]
+        pair.b.receive_run(datagrams, source=HOME)
     delivered_is_allowed(pair.b.take_received())

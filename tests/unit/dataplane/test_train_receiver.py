@@ -8,7 +8,8 @@ from engines_in_memory import Pair
 from super_packets import ACK, CWR, FIN, PSH, begun, from_device, packets_of, tcp, udp
 from super_packets import without_identification as plain
 
-from dhtvpn.dataplane.messages import Activity, SetFeatures, SetPathMtu
+from dhtvpn.dataplane.messages import Activity, Datagram, SetFeatures, SetPathMtu
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.packet.train import PARTIAL, SEGMENT
 
 A4, B4, A6, B6 = "10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"
@@ -377,3 +378,33 @@ def test_the_shapes_that_are_remembered_are_bounded() -> None:
         assert pair.b.take_received() == [from_device(packet, segment)]
     assert len(pair.b.engine._inbound._trains._slices) <= 16
     assert len(pair.a.engine._outbound._read._slices) <= 16
+
+
+def test_a_piece_that_the_control_process_received_is_delivered() -> None:
+    """Where the kernel steers nothing to the engine."""
+    pair = Pair.with_trains()
+    run = train(pair)
+    for datagram in run:
+        pair.b.engine.handle_command(Datagram(datagram, Endpoint(*HOME)), 0.0)
+    assert [packet for each in got(pair) for packet in each] == wire()
+    assert drops(pair) == {}
+
+
+def test_plain_packets_that_the_control_process_received_do_not_wait() -> None:
+    pair = Pair.make(vnet=(True, True))
+    for datagram in train(pair):
+        pair.b.engine.handle_command(Datagram(datagram, Endpoint(*HOME)), 0.0)
+        assert len(pair.b.take_received()) == 1
+
+
+def test_a_source_without_a_port_gets_no_piece_in() -> None:
+    pair = Pair.with_trains()
+    pair.b.receive_run(train(pair), source=("192.0.2.1", 0))
+    assert got(pair) == []
+    assert drops(pair) == {"source_port": LAST + 1}
+
+
+def test_an_expired_session_takes_no_train() -> None:
+    pair = Pair.with_trains()
+    pair.b.receive_run(train(pair), source=HOME, now=180.0)
+    assert drops(pair) == {"data_expired": LAST + 1}
