@@ -19,6 +19,9 @@ from virtual_time import VirtualTimeLoop
 BATCH = 64
 """Datagrams of one target before the event loop gets its turn."""
 
+PHASE, QUIET_S, CROWDED_S = 65_536, 0.01, 0.0003
+"""Datagrams of a phase, and the virtual seconds that a batch takes in the two kinds of phases."""
+
 WARM_UP = 0.2
 """The part of the run after which memory should not grow: tables are full by then."""
 
@@ -47,7 +50,8 @@ async def storm(targets: Iterable[Target], count: int, rng: random.Random) -> di
             strike(target, rng)
         by_target[target.name] += BATCH
         done += BATCH
-        await asyncio.sleep(0.003)  # virtual: timers of the DHT and of ICE get their turn
+        # Virtual: timers of the DHT and of ICE get their turn, and limits per second are met and not met.
+        await asyncio.sleep(CROWDED_S if done // PHASE % 2 else QUIET_S)
         if not warm_kb and done > WARM_UP * count:
             warm_kb = resident_kb()
     for target in {target.name: target for target in weighted}.values():

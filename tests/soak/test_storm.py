@@ -12,6 +12,21 @@ HERE = Path(__file__).parent
 GROWTH_KB = 4_096
 """What a process may grow by after its tables are full: the allocator's own unrest."""
 
+DEEP = {
+    "dht.malformed_request",
+    "dht.rate_limit",
+    "ice.integrity",
+    "stun.message",
+    "wireguard.static",
+    "wireguard.no_cookie",
+    "dataplane.bad_packet_in",
+    "dataplane.bad_segment",
+    "dataplane.data_tag",
+    "dataplane.source_not_allowed",
+    "sealed: signature",
+}
+"""Reasons that only mutated datagrams find, not noise: the storm gets that far in."""
+
 SHORT, LONG, PROCESSES = 150_000, 10_000_000, 2
 
 
@@ -37,14 +52,8 @@ def outcome(process: subprocess.Popen[str], seed: int) -> dict[str, object]:
 def test_a_storm_of_mutated_datagrams() -> None:
     seed = int.from_bytes(os.urandom(4))
     result = outcome(storm(SHORT, seed), seed)
-    reasons = set(result["drops"])  # type: ignore[call-overload]
-    rooms = {reason.partition(".")[0] for reason in reasons if ": " not in reason}
-    assert {"stun", "ice", "dht", "wireguard", "dataplane"} <= rooms, (seed, reasons)
-    assert {"wireguard.static", "wireguard.no_cookie", "ice.integrity", "dht.malformed_request"} <= reasons, (
-        seed,
-        reasons,
-    )
-    assert {"dataplane.bad_packet_in", "dataplane.source_not_allowed", "dataplane.data_tag"} <= reasons
+    missed = DEEP - set(result["drops"])  # type: ignore[call-overload]
+    assert not missed, (seed, missed)
 
 
 @pytest.mark.soak
