@@ -28,7 +28,7 @@ def test_help_fits_and_names_tunnels_measurements_and_the_variable(cli: Cli) -> 
     [
         (["--only", "tink"], "there is no tunnel 'tink'"),
         (["--measure", "speed"], "there is no measurement 'speed'"),
-        (["--rounds", "0"], "greater than or equal to 1"),
+        (["--rounds", "0"], "is not in the range"),
         (["--json", "--markdown"], "--json and --markdown"),
     ],
 )

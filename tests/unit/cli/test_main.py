@@ -115,7 +115,7 @@ def test_ctrl_c_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         (["nonsense"], "no such command 'nonsense' (see 'dhtvpn --help')"),
         (["create"], "missing argument 'NAME'"),
         (["status", "--nonsense"], "no such option: --nonsense"),
-        (["ping", "laptop", "--count", "0"], "greater than or equal to 1"),
+        (["ping", "laptop", "--count", "0"], "is not in the range"),
         (["wait", "--peers", "1", "--peer", "laptop"], "not for both"),
         (["status", "--network", "No Name"], "is no network name"),
         (["stock-peer", "add", "phone", "--public-key", "short"], "no WireGuard key"),
