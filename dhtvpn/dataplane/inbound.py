@@ -24,7 +24,7 @@ from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
 from dhtvpn.wireguard.transport import receiver_index
 
-QUEUE_BYTES: Final = 1 << 19  # ours: what may wait in a socket all the time, 1 ms at 4 Gbit/s
+QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
 FRAMES_PER_S: Final = (
     200.0  # control frames of one second from all peers, ours: they cost the control process
