@@ -18,6 +18,7 @@ from dhtvpn.dataplane.messages import (
     Event,
     InstallKeypair,
     KeypairConfirmed,
+    NeedHandshake,
     PeerCommand,
     RemovePeer,
     Send,
@@ -133,6 +134,8 @@ class Engine:
         self._report_at = None
         for peer in list(self._peers.active.values()):
             self._emit(self._peers.take_activity(peer))
+            if peer.transport.rekey_due() and self._peers.handshake_wanted(peer, now):
+                self._emit(NeedHandshake(peer.number))
         total = self.drops.total()
         if total != self._reported_drops:
             self._reported_drops = total

@@ -26,13 +26,13 @@ TYPE_DATA: Final = 4
 TYPE_DATA_AES: Final = 5  # ours: docs/protocol/tunnel.md
 
 # Limits of a keypair (section 6.1)
+REKEY_AFTER_MESSAGES: Final = 1 << 60
 REJECT_AFTER_MESSAGES: Final = (1 << 64) - (1 << 13) - 1
 REKEY_AFTER_TIME: Final = 120.0  # seconds
 REJECT_AFTER_TIME: Final = 180.0  # seconds
 REKEY_ATTEMPT_TIME: Final = 90.0  # seconds
 REKEY_TIMEOUT: Final = 5.0  # seconds
 KEEPALIVE_TIMEOUT: Final = 10.0  # seconds
-# REKEY_AFTER_MESSAGES (2^60 messages) is left out: a keypair is refused after 180 s, long before it.
 
 ERASE_AFTER_TIME: Final = (
     3 * REJECT_AFTER_TIME

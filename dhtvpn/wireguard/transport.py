@@ -27,6 +27,7 @@ from dhtvpn.wireguard.constants import (
     PADDING_UNIT,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
+    REKEY_AFTER_MESSAGES,
     TAG_SIZE,
     TYPE_DATA,
     TYPE_DATA_AES,
@@ -173,6 +174,11 @@ class PeerTransport:
     def sending(self, now: float) -> Session | None:
         """The session that :meth:`seal` would use, for whoever seals a batch; None: a handshake is needed."""
         return self._slots.current if self.ready(now) else None
+
+    def rekey_due(self) -> bool:
+        """Whether the current keypair, made by us as the initiator, has sealed REKEY_AFTER_MESSAGES."""
+        session = self._slots.current
+        return session is not None and session.initiator and session.counter >= REKEY_AFTER_MESSAGES
 
     def receiving(self, index: int, now: float) -> Session | None:
         """The session with our ``index``, for whoever opens a batch; None where there is none that may be

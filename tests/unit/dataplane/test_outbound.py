@@ -19,6 +19,7 @@ from dhtvpn.dataplane.messages import (
 )
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.packet.ip import parse
+from dhtvpn.wireguard.constants import REKEY_AFTER_MESSAGES
 
 A4, B4, A6, B6 = "10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"
 
@@ -270,3 +271,13 @@ def test_what_was_sent_is_reported() -> None:
     first, second = (event for event in pair.a.events if isinstance(event, Activity))
     assert (first.sent, first.keepalive_sent, first.tx_bytes) == (False, True, 32)
     assert (second.sent, second.keepalive_sent, second.tx_bytes) == (True, False, 32 + 64)
+
+
+def test_a_keypair_that_has_sealed_too_much_is_told_of() -> None:
+    pair = Pair.make()
+    session = pair.a.engine._peers.by_number[1].transport.sending(0.0)
+    assert session is not None
+    session.counter = REKEY_AFTER_MESSAGES
+    pair.a.send(ipv4(A4, B4), now=2.0)
+    pair.a.engine.handle_timeout(3.0)
+    assert NeedHandshake(1) in pair.a.events and len(pair.a.take_sent()) == 1

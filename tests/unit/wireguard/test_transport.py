@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dhtvpn.errors import DecodeError
-from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES, TYPE_DATA, TYPE_DATA_AES
+from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, TYPE_DATA, TYPE_DATA_AES
 from dhtvpn.wireguard.keypair import Keypair
 from dhtvpn.wireguard.transport import HEADER, OVERHEAD, PeerTransport, aes_key, receiver_index
 
@@ -234,3 +234,16 @@ def test_a_session_for_a_batch_expires_as_the_keypair_does() -> None:
         assert transport.sending(180.0) is None
         assert transport.receiving(index, 180.0) is None
         assert transport.receiving(77, 0.0) is None
+
+
+def test_the_initiator_wants_new_keys_after_so_many_messages() -> None:
+    ours, theirs, _ = connected()
+    theirs.open(sealed(ours, b""), 0.0)
+    for transport in (ours, theirs):
+        session = transport.sending(0.0)
+        assert session is not None and not transport.rekey_due()
+        session.counter = REKEY_AFTER_MESSAGES - 1
+        assert not transport.rekey_due()
+        sealed(transport, b"one more")
+    assert ours.rekey_due() and not theirs.rekey_due()
+    assert ours.ready(0.0)  # old keys go on until there are new ones
