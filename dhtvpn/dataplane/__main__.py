@@ -1,4 +1,5 @@
-"""The engine process: ``python -m dhtvpn.dataplane --control-fd N --tun-fd N [--udp4-fd N] [--udp6-fd N]``.
+"""The engine process: ``python -m dhtvpn.dataplane --control-fd N --tun-fd N``, and ``--udp4-fd N`` and
+``--udp6-fd N`` for every UDP socket.
 
 Started by ``starter.EngineStarter`` with the descriptors open; the engine itself is forked from it
 (``nursery``), and gets keys and addresses over a channel of its own only. Exits 0 when the control
@@ -45,30 +46,37 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parse_arguments(arguments: list[str]) -> dict[str, int]:
-    """Descriptors by option name. Raises UsageError."""
+def parse_arguments(arguments: list[str]) -> dict[str, list[int]]:
+    """Descriptors by option name, in their order. Raises UsageError."""
     rest = iter(argument for argument in arguments if argument != "--send-only")
-    options: dict[str, int] = {}
+    options: dict[str, list[int]] = {}
     for name in rest:
         value = next(rest, "")
         if name not in _DESCRIPTORS or not (value.isascii() and value.isdigit()):
             raise UsageError(f"the engine is started by dhtvpn itself, with {', '.join(_DESCRIPTORS)}")
-        options[name] = int(value)
-    if "--control-fd" not in options or "--tun-fd" not in options:
+        options.setdefault(name, []).append(int(value))
+    if len(options.get("--control-fd", ())) != 1 or len(options.get("--tun-fd", ())) != 1:
         raise UsageError("the engine needs --control-fd and --tun-fd")
     return options
 
 
-def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
+def run(options: dict[str, list[int]], *, receive: bool, parent: int) -> None:
     """Set up, give up privileges, and fork an engine whenever the control process orders one.
 
     ``receive`` False: the sockets only send.
     """
-    orders = socket.socket(fileno=options["--control-fd"])
-    sockets = [socket.socket(fileno=options[name]) for name in ("--udp4-fd", "--udp6-fd") if name in options]
-    segments = {int(sock.family): prepare(sock, receive) for sock in sockets}
-    device = DescriptorDevice(options["--tun-fd"])
-    offloads = [*device.offloads, *socket_offloads(sockets, segments.values(), receive=receive)]
+    (control,), (tun,) = options["--control-fd"], options["--tun-fd"]
+    orders = socket.socket(fileno=control)
+    lanes = [
+        [socket.socket(fileno=descriptor) for descriptor in options[name]]
+        for name in ("--udp4-fd", "--udp6-fd")
+        if name in options
+    ]
+    first = [family[0] for family in lanes]
+    sockets = [sock for family in lanes for sock in family]
+    segments = {int(sock.family): prepare(sock, receive and sock in first) for sock in sockets}
+    device = DescriptorDevice(tun)
+    offloads = [*device.offloads, *socket_offloads(first, segments.values(), receive=receive)]
     if has_aes_instructions():
         offloads.append("aes")
     with contextlib.suppress(OSError):
@@ -84,7 +92,7 @@ def run(options: dict[str, int], *, receive: bool, parent: int) -> None:
         engine = Engine(device=device, sockets=sockets, segments=segments, emit=channel.send)
         channel.drops = engine.drops
         channel.send(Ready(tuple(offloads)))
-        serve(engine, channel, options["--tun-fd"], sockets if receive else ())
+        serve(engine, channel, tun, first if receive else ())
 
     gc.collect()
     gc.freeze()  # an engine shares with us what it does not change: collecting would count as that

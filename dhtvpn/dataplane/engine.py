@@ -57,7 +57,7 @@ class Engine:
         self._outbound = Outbound(
             device=device,
             peers=self._peers,
-            transmitter=Transmitter({int(sock.family): sock for sock in sockets}, segments, self.drops),
+            transmitter=Transmitter(sockets, segments, self.drops),
             drops=self.drops,
             emit=emit,
         )

@@ -83,7 +83,8 @@ class EngineProcess:
         receive: bool = True,
         starter: EngineStarter | None = None,
     ) -> "EngineProcess":
-        """Start an engine on the device ``tun_fd`` and at most one UDP socket per family; wait until it runs.
+        """Start an engine on the device ``tun_fd`` and UDP sockets, of which the first of a family receives;
+        wait until it runs.
 
         ``on_event`` gets its events; ``on_exit`` its exit code (negative: the signal), if it ends before
         :meth:`close`. ``receive`` False: the sockets are for sending only, and data messages come by

@@ -39,7 +39,7 @@ class EngineStarter:
     """Starts engines, one at a time. Made once, before privileges are given up; :meth:`close` ends all."""
 
     def __init__(self, tun_fd: int, sockets: Sequence[socket.socket], *, receive: bool) -> None:
-        """Start the process on the device ``tun_fd`` and at most one UDP socket per family.
+        """Start the process on the device ``tun_fd`` and UDP sockets; the first of each family receives.
 
         ``receive`` False: the sockets are for sending only. The descriptors stay the caller's.
         Raises SystemRefusedError.

@@ -1,5 +1,8 @@
 """Sends sealed datagrams to a peer's endpoint: as runs, one call each, where the kernel cuts runs.
 
+Peers are spread over the sockets of their family: what stands in a queue towards one fills the buffer of its
+own socket only.
+
 Sending never waits. What the socket does not take at once is dropped and counted: the queue of a tunnel
 belongs to the programs that use it, and TCP finds out how fast it may send.
 """
@@ -7,7 +10,7 @@ belongs to the programs that use it, and TCP finds out how fast it may send.
 import errno
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dhtvpn.dataplane.peers import Peer
 from dhtvpn.dataplane.sockets import (
@@ -26,10 +29,12 @@ log = logging.getLogger(__name__)
 
 
 class Transmitter:
-    """``sockets`` are by address family; ``segments`` tells which of them can send runs (UDP_SEGMENT)."""
+    """``segments`` tells the address families that can send runs (UDP_SEGMENT)."""
 
-    def __init__(self, sockets: dict[int, socket.socket], segments: dict[int, bool], drops: Drops) -> None:
-        self._sockets = sockets
+    def __init__(self, sockets: Iterable[socket.socket], segments: dict[int, bool], drops: Drops) -> None:
+        self._lanes: dict[int, list[socket.socket]] = {}
+        for sock in sockets:
+            self._lanes.setdefault(int(sock.family), []).append(sock)
         self._segments = dict(segments)
         self._drops = drops
 
@@ -53,7 +58,7 @@ class Transmitter:
 
     def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
         """Send one datagram that no link may fragment. False where our own link does not take it whole."""
-        sock = self._sockets.get(peer.family)
+        sock = self._lane(peer)
         if peer.address is None or sock is None:
             self._drops.count("dataplane", "probe_unsent")
             return True
@@ -69,7 +74,7 @@ class Transmitter:
     def _send_parts(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
         """One call for datagrams of ``stride`` bytes; where the kernel does not take them so, one by one. A
         datagram that is too long for the path leaves in fragments (docs/protocol/engine.md)."""
-        sock, size = self._sockets.get(peer.family), sum(map(len, parts))
+        sock, size = self._lane(peer), sum(map(len, parts))
         count = -(-size // stride)
         if peer.address is None or sock is None:
             self._drops.count("dataplane", "no_endpoint", count)
@@ -89,6 +94,10 @@ class Transmitter:
                 self._one_by_one(peer, parts, stride, ecn)
             else:
                 self._drops.count("dataplane", "udp_refused", count)
+
+    def _lane(self, peer: Peer) -> socket.socket | None:
+        lanes = self._lanes.get(peer.family)
+        return lanes[peer.number % len(lanes)] if lanes else None
 
     def _one_by_one(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
         for part in parts:

@@ -109,11 +109,15 @@ class UdpPort:
 
     @property
     def engine_sockets(self) -> list[socket.socket]:
-        """The sockets for the engine process, IPv4 first. Empty without ``tunnel_sockets``.
+        """The sockets for the engine process, IPv4 first; of each family the first receives, and those after
+        it only send. Empty without ``tunnel_sockets``.
 
         Without :attr:`kernel_demux` they are for sending only, and data messages come to ``on_data``.
         """
-        return list(self._sockets.engine.values())
+        lanes = self._sockets.lanes
+        return [
+            sock for family, first in self._sockets.engine.items() for sock in (first, *lanes.get(family, ()))
+        ]
 
     @property
     def kernel_demux(self) -> bool:

@@ -1,4 +1,9 @@
-"""Open the sockets of one UDP port: one per address family, and the engine's beside them."""
+"""Open the sockets of one UDP port: one per address family, and the engine's beside them.
+
+The engine has several per family. All data messages come to the first; the others, the *lanes*, only send. A
+socket may have so many bytes under way: when they stand in a queue towards one peer, peers that send on other
+lanes go on.
+"""
 
 import errno
 import logging
@@ -9,6 +14,7 @@ from dataclasses import dataclass, field
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.nat.heard_at import tell_addresses
 from dhtvpn.nat.reuseport import attach_filter
+from dhtvpn.nat.socket_filter import NOTHING, attach
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +23,12 @@ CONTROL_BUFFER = 4 << 20
 
 ENGINE_BUFFER = 16 << 20
 """Bytes of kernel buffer for data messages. Ours: 0.1 s at 1 Gbit/s."""
+
+LANES = 7
+"""Sockets per family that only send. Ours: with the first, eight peers have a send buffer each."""
+
+LANE_BUFFER = 1 << 16
+"""Bytes of kernel buffer for what a lane never receives."""
 
 PORT_ATTEMPTS = 32
 """How often a port that is free on one family only is given back for another one."""
@@ -35,20 +47,29 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @dataclass
 class PortSockets:
-    """What was opened. ``control`` and ``engine`` map 4 and 6 to a bound, non-blocking socket.
+    """What was opened. ``control`` and ``engine`` map 4 and 6 to a bound, non-blocking socket, ``lanes`` to
+    several.
 
     ``kernel_demux`` says that the reuseport filter works. Without it, ``engine`` holds duplicates of the
-    control sockets, which are for sending only.
+    control sockets, which are for sending only, and there are no lanes.
     """
 
     port: int
     control: dict[int, socket.socket] = field(default_factory=dict)
     engine: dict[int, socket.socket] = field(default_factory=dict)
+    lanes: dict[int, list[socket.socket]] = field(default_factory=dict)
     kernel_demux: bool = False
 
     def close(self) -> None:
-        for opened in (*self.control.values(), *self.engine.values()):
+        self.close_engine()
+        for opened in self.control.values():
             opened.close()
+
+    def close_engine(self) -> None:
+        """Close what is there for the engine only."""
+        for opened in (*self.engine.values(), *(lane for lanes in self.lanes.values() for lane in lanes)):
+            opened.close()
+        self.engine, self.lanes = {}, {}
 
 
 def open_sockets(port: int | None, hosts: dict[int, str], tunnel_sockets: bool) -> PortSockets:
@@ -125,12 +146,15 @@ def _add_engine_sockets(sockets: PortSockets, hosts: dict[int, str]) -> None:
             # The exclusive bind is done; from here on the engine's socket may join. The kernel makes the
             # group when the second socket is bound, with the control socket at index 0.
             control.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            engine = socket.socket(_FAMILIES[family], socket.SOCK_DGRAM)
-            sockets.engine[family] = engine
-            _set_options(engine, family, ENGINE_BUFFER)
-            engine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            engine.bind((hosts[family], sockets.port))
+            sockets.engine[family] = engine = socket.socket(_FAMILIES[family], socket.SOCK_DGRAM)
+            _join_group(engine, family, (hosts[family], sockets.port))
             attach_filter(control)
+            for _ in range(LANES):
+                lane = socket.socket(_FAMILIES[family], socket.SOCK_DGRAM)
+                sockets.lanes.setdefault(family, []).append(lane)
+                _join_group(lane, family, (hosts[family], sockets.port))
+                attach(lane, NOTHING)
+                lane.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LANE_BUFFER)
         sockets.kernel_demux = True
     except OSError as error:
         log.warning(
@@ -138,9 +162,14 @@ def _add_engine_sockets(sockets: PortSockets, hosts: dict[int, str]) -> None:
             "control process, which is slower",
             error.strerror,
         )
-        for engine in sockets.engine.values():
-            engine.close()
+        sockets.close_engine()
         sockets.engine = {family: control.dup() for family, control in sockets.control.items()}
+
+
+def _join_group(opened: socket.socket, family: int, address: tuple[str, int]) -> None:
+    _set_options(opened, family, ENGINE_BUFFER)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    opened.bind(address)
 
 
 def _set_options(opened: socket.socket, family: int, buffer: int) -> None:

@@ -55,6 +55,10 @@ class Instruction(NamedTuple):
     constant: int
 
 
+NOTHING: Final = (Instruction(_RETURN, 0, 0, DROP),)
+"""The filter of a socket that only sends."""
+
+
 class _Assembler:
     """Instructions with names for the places that are jumped to, all of them further down."""
 

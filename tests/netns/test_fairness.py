@@ -109,7 +109,6 @@ def test_a_peer_that_floods_or_is_gone_does_not_stop_another(
     assert told["while a peer is gone"] > told["sending alone"] / 3
 
 
-@pytest.mark.xfail(strict=True, reason="all peers share the send buffer of one socket")
 def test_a_queue_that_is_full_towards_one_peer_does_not_stop_another(
     members: tuple[Machine, Machine, Machine],
 ) -> None:

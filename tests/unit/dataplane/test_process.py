@@ -278,5 +278,5 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
 
 
 def test_arguments() -> None:
-    arguments = ["--control-fd", "3", "--tun-fd", "4", "--send-only", "--udp6-fd", "5"]
-    assert parse_arguments(arguments) == {"--control-fd": 3, "--tun-fd": 4, "--udp6-fd": 5}
+    arguments = ["--control-fd", "3", "--tun-fd", "4", "--send-only", "--udp6-fd", "5", "--udp6-fd", "6"]
+    assert parse_arguments(arguments) == {"--control-fd": [3], "--tun-fd": [4], "--udp6-fd": [5, 6]}

@@ -17,6 +17,7 @@ from dhtvpn.nat import port as port_module
 from dhtvpn.nat import port_sockets, reading
 from dhtvpn.nat.demux import DHT_PREFIX
 from dhtvpn.nat.port import READ_BATCH, UdpPort
+from dhtvpn.nat.port_sockets import LANES
 from dhtvpn.nat.socket_filter import source_key
 
 HOSTS = ["127.0.0.1", "::1"]
@@ -27,6 +28,11 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what is waited for is a counter, not an event
             await asyncio.sleep(0.001)
+
+
+def receiving(port: UdpPort) -> list[socket.socket]:
+    """The engine's sockets that are for more than sending: the first of each family."""
+    return [next(s for s in port.engine_sockets if s.family == f) for f in (socket.AF_INET, socket.AF_INET6)]
 
 
 def read(engine: socket.socket) -> bytes:
@@ -79,9 +85,10 @@ async def test_the_engine_sends_from_the_same_port(open_port) -> None:
     port, receiver = await open_port(tunnel_sockets=True), await open_port()
     sources: list[Endpoint] = []
     receiver.on_tunnel(lambda data, source: sources.append(source))
-    port.engine_sockets[0].sendto(b"\1\0\0\0", ("127.0.0.1", receiver.port))
-    await until(lambda: bool(sources))
-    assert sources == [Endpoint("127.0.0.1", port.port)]
+    for lane in port.engine_sockets[: 1 + LANES]:
+        lane.sendto(b"\1\0\0\0", ("127.0.0.1", receiver.port))
+    await until(lambda: len(sources) == 1 + LANES)
+    assert set(sources) == {Endpoint("127.0.0.1", port.port)}
 
 
 async def test_without_the_kernels_filter_data_messages_come_to_on_data(open_port, monkeypatch) -> None:
@@ -127,6 +134,10 @@ async def test_a_free_port_is_the_same_on_both_families(open_port, number) -> No
     port = await open_port(number, tunnel_sockets=True)
     assert port.families == (4, 6)
     assert {s.getsockname()[1] for s in port.engine_sockets} == {port.port}
+    assert [s.family for s in port.engine_sockets] == [
+        *[socket.AF_INET] * (1 + LANES),
+        *[socket.AF_INET6] * (1 + LANES),
+    ]
 
 
 @pytest.mark.parametrize(("missing", "left"), [(socket.AF_INET6, (4,)), (socket.AF_INET, (6,))])
@@ -142,7 +153,7 @@ async def test_a_machine_with_one_family_goes_on_with_it(monkeypatch, missing, l
     port = await UdpPort.open(None, drops=Drops(), tunnel_sockets=True)
     monkeypatch.undo()
     assert port.families == left
-    assert len(port.engine_sockets) == 1
+    assert len(port.engine_sockets) == 1 + LANES
     assert not port.send(b"x", Endpoint("::1" if left == (4,) else "127.0.0.1", 9))
     assert port.drops.as_dict() == {"port.send_no_family": 1}
     port.close()
@@ -247,7 +258,7 @@ async def test_the_kernel_drops_what_nobody_takes_and_the_port_tells_how_much(op
             sender.send(data, Endpoint(host, port.port))
     await until(lambda: len(control) == 2)
     assert control == [initiation] * 2
-    for engine in port.engine_sockets:
+    for engine in receiving(port):
         assert read(engine) == mine
         with pytest.raises(BlockingIOError):
             engine.recv(1)
