@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 
 from engines_in_memory import ipv4
 from joined import eventually
-from stock_peers import INTERFACE, secret_file, stock_peer
+from stock_peers import interface, secret_file, stock_peer
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -220,7 +220,7 @@ class Pair:
     def set(self, *words: str) -> None:
         """``wg set`` for our peer entry on their side."""
         key = base64.b64encode(self.core.device.public_key).decode()
-        self.theirs.run(["wg", "set", INTERFACE, "peer", key, *words])
+        self.theirs.run(["wg", "set", interface(self.theirs), "peer", key, *words])
 
     def we_connect(self) -> None:
         self.core.peer.set_endpoint(self.endpoint)
@@ -251,11 +251,12 @@ def core_and_stock(
         )
         with closing(core):
             pair = Pair(ours, theirs, core)
+            name = interface(theirs)
             key_file = secret_file(theirs, "private", their_private)
-            theirs.run(["wg", "set", INTERFACE, "private-key", key_file, "listen-port", str(THEIR_PORT)])
+            theirs.run(["wg", "set", name, "private-key", key_file, "listen-port", str(THEIR_PORT)])
             pair.set("allowed-ips", f"{OUR_ADDRESS}/32")
             if psk != NO_PSK:
                 pair.set("preshared-key", secret_file(theirs, "psk", base64.b64encode(psk).decode()))
-            theirs.run(["ip", "link", "set", INTERFACE, "mtu", str(MTU), "up"])
-            theirs.run(["ip", "address", "add", f"{THEIR_ADDRESS}/24", "dev", INTERFACE])
+            theirs.run(["ip", "link", "set", name, "mtu", str(MTU), "up"])
+            theirs.run(["ip", "address", "add", f"{THEIR_ADDRESS}/24", "dev", name])
             yield pair

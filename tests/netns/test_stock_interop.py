@@ -10,12 +10,12 @@ import pytest
 from flooding import flood
 from joined import eventually, overlay, peer_of, pings, status
 from stock_peers import (
-    INTERFACE,
     Setup,
     configure,
     configure_without_endpoint,
     endpoint,
     handshakes,
+    interface,
     public_key,
     set_peer,
     stock_peer,
@@ -96,7 +96,7 @@ def move(machine: Machine) -> tuple[str, str]:
 def rebind(machine: Machine, port: int) -> None:
     """Give wireguard-go another port. It also forgets the address that it has sent from, which it otherwise
     keeps to until it has heard nothing for 15 s, though the machine has it no more."""
-    machine.run(["wg", "set", INTERFACE, "listen-port", str(port)])
+    machine.run(["wg", "set", interface(machine), "listen-port", str(port)])
 
 
 def test_the_node_follows_wireguard_go_to_another_port_and_address(room: Room) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from joined import eventually, overlay, peer_of, pings, status
-from stock_peers import configure, configure_without_endpoint, handshakes, set_peer, stock_peer
+from stock_peers import configure, configure_without_endpoint, handshakes, interface, set_peer, stock_peer
 
 from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
@@ -46,7 +46,7 @@ def test_wireguard_go_completes_a_handshake_and_pings(lab: Lab, initiator: str) 
         eventually(lambda: peer_of(server, "phone")["tx_bytes"] > 0, "the engine's next report")
         peer = peer_of(server, "phone")
         assert peer["state"] == "connected" and peer["rx_bytes"] > 0
-        assert pings(desk, ipv4, "-I", "stock0").returncode == 0
+        assert pings(desk, ipv4, "-I", interface(desk)).returncode == 0
 
 
 def test_a_wrong_preshared_key_and_a_wrong_source_get_nothing(lab: Lab) -> None:
@@ -64,7 +64,7 @@ def test_a_wrong_preshared_key_and_a_wrong_source_get_nothing(lab: Lab) -> None:
         (desk.directory / "psk").write_text(str(setup["preshared_key"]))
         set_peer(desk, setup, "preshared-key", str(desk.directory / "psk"))
         eventually(lambda: pings(desk, ipv4).returncode == 0, "the right key")
-        desk.run(["ip", "address", "add", "10.99.99.99/32", "dev", "stock0"])
+        desk.run(["ip", "address", "add", "10.99.99.99/32", "dev", interface(desk)])
         assert pings(desk, ipv4, "-I", "10.99.99.99").returncode != 0, "a source that is not allowed"
         assert status(server)["drops"]["dataplane.source_not_allowed"] >= 1
 
