@@ -23,6 +23,7 @@ from dhtvpn.wireguard.constants import (
     TYPE_COOKIE_REPLY,
     TYPE_DATA,
     TYPE_INITIATION,
+    TYPE_RESPONSE,
 )
 from dhtvpn.wireguard.cookie import NO_MAC
 from dhtvpn.wireguard.messages import INITIATION_SIZE, RESPONSE_SIZE
@@ -242,22 +243,25 @@ def test_we_get_in_with_the_cookie_of_wireguard_go_under_load(network: Network) 
     ):
         core = pair.core
         core.peer.set_endpoint(pair.endpoint)
-        nonsense.press()
-        core.initiate()
-        core.until(lambda: core.received, "an answer")
-        assert [message[0] for message in core.received] == [TYPE_COOKIE_REPLY]
-        assert len(core.sent) == 1, "section 5.4.7: nothing is sent because of a cookie reply"
 
-        def answered_under_load() -> bool:
+        def answer_under_load() -> bytes:
+            """What an initiation brings. It may be lost in wireguard-go's queue, and the load may be over
+            before the next one: whoever asks tries again."""
             nonsense.press()
-            before = len(core.keypairs)
             core.forward(REKEY_TIMEOUT + 1)
+            before = len(core.received)
             core.initiate()
-            core.until(lambda: len(core.keypairs) > before, "a response")
-            return nonsense.gets_cookie()
+            core.until(lambda: len(core.received) > before, "an answer")
+            return core.received[before]
 
-        eventually(answered_under_load, "a response while wireguard-go asks others for cookies")
-        first, *_, last = [message for message in core.sent if message[0] == TYPE_INITIATION]
-        assert first[-16:] == NO_MAC and last[-16:] != NO_MAC
+        eventually(lambda: answer_under_load()[0] == TYPE_COOKIE_REPLY, "a cookie reply")
+        last = core.sent[-1]
+        assert last[0] == TYPE_INITIATION and last[-16:] == NO_MAC, "section 5.4.7: nothing is sent at once"
+        eventually(
+            lambda: answer_under_load()[0] == TYPE_RESPONSE and nonsense.gets_cookie(),
+            "a response while wireguard-go asks others for cookies",
+        )
+        last = [message for message in core.sent if message[0] == TYPE_INITIATION][-1]
+        assert last[-16:] != NO_MAC
         core.ping(1)
-        assert core.drops.total() == 0
+        assert core.dropped("wireguard.cookie") == 0
