@@ -4,17 +4,12 @@ What a flood costs is measured against the same load when a firewall rule drops 
 turn: on a shared machine only ratios mean something.
 """
 
-import base64
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+from flooding import RATE, flood
 from joined import eventually, join_all, log_text, status, wait_connected
 from streams import Meter, firewall, process_ids, resident_kb, stream
 
@@ -25,7 +20,6 @@ from dhtvpn.lab.topology import Host, Role, Topology
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]
 
-FLOODER = Path(__file__).with_name("flooder.py")
 TOPOLOGY = Topology(
     "flood",
     "two members, a third that comes later, and a stranger",
@@ -37,38 +31,11 @@ TOPOLOGY = Topology(
         Host("stranger", Role.PLAIN),
     ),
 )
-RATE = 100_000  # datagrams per second
 LEAST_RATIO = 0.7
 GROWTH_KB = 8_192
 """What a process may grow by; a receive buffer's worth of kernel memory is not in it."""
 
 SETTLE_S = 0.3
-
-
-@contextmanager
-def flood(source: Machine, target: Machine, mode: str, seconds: float, rate: int = RATE) -> Iterator[None]:
-    """RATE datagrams a second from 256 ports of ``source`` to the port of ``target``'s node."""
-    node = status(target)["node"]
-    arguments = {
-        "host": str(target.ipv4),
-        "port": node["udp_port"],
-        "rate": rate,
-        "seconds": seconds,
-        "mode": mode,
-        "key": base64.b64decode(node["public_key"]).hex(),
-        "sources": 256,
-    }
-    flooder = source.popen(
-        [sys.executable, str(FLOODER), json.dumps(arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        assert flooder.stdout is not None
-        assert flooder.stdout.readline() == "ready\n", flooder.communicate()[1]
-        yield
-        assert flooder.poll() is None, "the flood ended before the test"
-    finally:
-        flooder.kill()
-        flooder.communicate()
 
 
 def ratio(network: Network, mode: str, rounds: int, window_s: float) -> tuple[float, str]:

@@ -3,11 +3,11 @@
 import hashlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from joined import eventually, overlay, peer_of, pings, status
+from stock_peers import configure, configure_without_endpoint, handshakes, interface, set_peer, stock_peer
 
 from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
@@ -16,53 +16,6 @@ from dhtvpn.lab.topology import Topology
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]
-
-
-@contextmanager
-def stock_peer(machine: Machine) -> Iterator[tuple[str, str]]:
-    """wireguard-go as interface ``stock0`` on ``machine``: yields its private and its public key."""
-    private = machine.run(["wg", "genkey"]).stdout.strip()
-    public = machine.run(["wg", "pubkey"], stdin=private).stdout.strip()
-    child = machine.popen(["wireguard-go", "--foreground", "stock0"])
-    try:
-        eventually(lambda: machine.run(["wg", "show", "stock0"], check=False).returncode == 0, "wireguard-go")
-        yield private, public
-    finally:
-        child.terminate()
-        child.wait(timeout=5)
-        machine.reap()
-
-
-def configure(machine: Machine, private: str, setup: dict[str, object], keepalive: str = "off") -> None:
-    """What a person would type from the setup that the node printed."""
-    machine.directory.mkdir(exist_ok=True)
-    files = {"private": private, "psk": str(setup["preshared_key"])}
-    for name, content in files.items():
-        (machine.directory / name).write_text(content)
-    machine.run(
-        [
-            "wg",
-            "set",
-            "stock0",
-            "private-key",
-            str(machine.directory / "private"),
-            "peer",
-            str(setup["node_public_key"]),
-            "preshared-key",
-            str(machine.directory / "psk"),
-            "endpoint",
-            str(setup["endpoint"]),
-            "persistent-keepalive",
-            keepalive,
-            "allowed-ips",
-            ",".join(str(network) for network in setup["allowed_ips"]),
-        ]
-    )  # type: ignore[attr-defined]
-    machine.run(["ip", "link", "set", "stock0", "mtu", "1420", "up"])
-    machine.run(["ip", "address", "add", f"{setup['ipv4']}/32", "dev", "stock0"])
-    machine.run(["ip", "address", "add", f"{setup['ipv6']}/128", "dev", "stock0"])
-    for network in setup["allowed_ips"]:  # type: ignore[attr-defined]
-        machine.run(["ip", "route", "add", str(network), "dev", "stock0"])
 
 
 @pytest.mark.parametrize("initiator", ["stock", "node"])
@@ -83,8 +36,8 @@ def test_wireguard_go_completes_a_handshake_and_pings(lab: Lab, initiator: str) 
             eventually(lambda: peer_of(server, "phone")["state"] == "connected", "the stock peer called")
             assert pings(server, str(setup["ipv4"])).returncode == 0
             # The stock side forgets the session; the node's next packet makes it call.
-            desk.run(["wg", "set", "stock0", "peer", str(setup["node_public_key"]), "remove"])
-            configure_again(desk, setup)
+            set_peer(desk, setup, "remove")
+            configure_without_endpoint(desk, setup)
             eventually(
                 lambda: pings(server, str(setup["ipv4"])).returncode == 0, "the node's own handshake", 40
             )
@@ -93,29 +46,7 @@ def test_wireguard_go_completes_a_handshake_and_pings(lab: Lab, initiator: str) 
         eventually(lambda: peer_of(server, "phone")["tx_bytes"] > 0, "the engine's next report")
         peer = peer_of(server, "phone")
         assert peer["state"] == "connected" and peer["rx_bytes"] > 0
-        assert pings(desk, ipv4, "-I", "stock0").returncode == 0
-
-
-def configure_again(machine: Machine, setup: dict[str, object]) -> None:
-    """The same peer without an endpoint: now only the node can start the handshake."""
-    machine.run(
-        [
-            "wg",
-            "set",
-            "stock0",
-            "peer",
-            str(setup["node_public_key"]),
-            "preshared-key",
-            str(machine.directory / "psk"),
-            "allowed-ips",
-            ",".join(str(network) for network in setup["allowed_ips"]),
-        ]
-    )  # type: ignore[attr-defined]
-
-
-def handshakes(machine: Machine) -> int:
-    """Unix time of the last handshake that wireguard-go completed, 0 before the first."""
-    return int(machine.run(["wg", "show", "stock0", "latest-handshakes"]).stdout.split()[1])
+        assert pings(desk, ipv4, "-I", interface(desk)).returncode == 0
 
 
 def test_a_wrong_preshared_key_and_a_wrong_source_get_nothing(lab: Lab) -> None:
@@ -131,19 +62,9 @@ def test_a_wrong_preshared_key_and_a_wrong_source_get_nothing(lab: Lab) -> None:
         assert pings(desk, ipv4).returncode != 0
         assert handshakes(desk) == 0
         (desk.directory / "psk").write_text(str(setup["preshared_key"]))
-        desk.run(
-            [
-                "wg",
-                "set",
-                "stock0",
-                "peer",
-                str(setup["node_public_key"]),
-                "preshared-key",
-                str(desk.directory / "psk"),
-            ]
-        )
+        set_peer(desk, setup, "preshared-key", str(desk.directory / "psk"))
         eventually(lambda: pings(desk, ipv4).returncode == 0, "the right key")
-        desk.run(["ip", "address", "add", "10.99.99.99/32", "dev", "stock0"])
+        desk.run(["ip", "address", "add", "10.99.99.99/32", "dev", interface(desk)])
         assert pings(desk, ipv4, "-I", "10.99.99.99").returncode != 0, "a source that is not allowed"
         assert status(server)["drops"]["dataplane.source_not_allowed"] >= 1
 

@@ -1,7 +1,8 @@
-"""Two cores joined by a link that loses, repeats, reorders, delays, corrupts and misdirects.
+"""Two cores joined by a link that loses, repeats, reorders, delays, corrupts, forges and misdirects.
 
-Whatever it does: no exception, no packet delivered twice, altered, or to the wrong side; and as soon as it
-behaves again, the two sides converge and talk.
+Whatever it does, and though a side may start anew: no exception, no packet delivered twice, altered, too
+late, or to the wrong side, no keypair that only one side has; and as soon as the link behaves again, the two
+sides converge and talk.
 """
 
 import hashlib
@@ -16,6 +17,10 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.wireguard import device as wg
+from dhtvpn.wireguard.constants import REJECT_AFTER_TIME, TYPE_DATA
+from dhtvpn.wireguard.cookie import MacMaker
+from dhtvpn.wireguard.keypair import Keypair
+from dhtvpn.wireguard.messages import MACS_SIZE
 from dhtvpn.wireguard.transport import PeerTransport
 
 UNIX_TIME = 1_700_000_000.0
@@ -41,18 +46,31 @@ class Core:
         self.name = name
         self.endpoint = endpoint
         self.drops = Drops()
-        random_bytes = scripted_random(name)
-        self.device = wg.Device(random_bytes(32), random_bytes, drops=self.drops)
-        self.transport = PeerTransport(1420, self.confirmed)
+        self._random_bytes = scripted_random(name)
+        self._private = self._random_bytes(32)
+        self._begin()
+        self.made: dict[int, Keypair] = {}  # by local index
         self.outgoing: list[bytes] = []
         self.delivered: list[bytes] = []
-        self.keys: set[bytes] = set()
+        self.keys: set[tuple[bytes, bytes]] = set()
         self.sent = 0
+
+    def _begin(self) -> None:
+        self.device = wg.Device(self._private, self._random_bytes, drops=self.drops)
+        self.transport = PeerTransport(1420, self.confirmed)
 
     def confirmed(self, local_index: int) -> None:
         self.peer.keypair_confirmed(local_index)
 
+    def restart(self) -> None:
+        """Lose everything but what is kept on disk: the private key and the greatest time stamp."""
+        greatest = self.peer.greatest_timestamp
+        self._begin()
+        self.meet(self.other)
+        self.peer.greatest_timestamp = greatest
+
     def meet(self, other: "Core") -> None:
+        self.other = other
         self.peer = self.device.add_peer(other.device.public_key, bytes(32), 25.0)
         self.peer.set_endpoint(other.endpoint)
 
@@ -62,6 +80,8 @@ class Core:
                 plaintext = self.transport.open(datagram, now)
             except DecodeError:
                 return
+            keypair = self.made[int.from_bytes(datagram[4:8], "little")]
+            assert now < keypair.created_at + REJECT_AFTER_TIME, "opened too late"
             if plaintext:
                 self.peer.data_received(now)
                 self.delivered.append(plaintext)
@@ -78,6 +98,9 @@ class Core:
         if datagram is None:
             self.peer.needs_handshake(now, UNIX_TIME + now)
         else:
+            session = self.transport.sending(now)
+            assert session is not None, "sealed too late"
+            assert now < self.made[session.local_index].created_at + REJECT_AFTER_TIME, "sealed too late"
             self.sent += 1
             self.outgoing.append(datagram)
             self.peer.data_sent(now)
@@ -95,15 +118,22 @@ class Core:
         for event in self.device.events():
             match event:
                 case wg.KeypairReady():
-                    assert event.keypair.send_key not in self.keys, "a key was made twice"
-                    self.keys.add(event.keypair.send_key)
-                    self.transport.install(event.keypair)
+                    self._install(event.keypair)
                 case wg.KeypairsErased():
                     self.transport.erase()
                 case wg.SendKeepalive():
                     datagram = self.transport.seal(b"", now)
                     if datagram is not None:
                         self.outgoing.append(datagram)
+
+    def _install(self, keypair: Keypair) -> None:
+        keys = keypair.send_key, keypair.receive_key
+        assert keys not in self.keys, "a key was made twice"
+        assert keypair.send_key != keypair.receive_key, "one key for both directions"
+        assert not keypair.initiator or keys[::-1] in self.other.keys, "the responder has other keys"
+        self.keys.add(keys)
+        self.made[keypair.local_index] = keypair
+        self.transport.install(keypair)
 
 
 class Link(RuleBasedStateMachine):
@@ -116,9 +146,11 @@ class Link(RuleBasedStateMachine):
         self.in_flight: list[tuple[int, bytes]] = []  # (whom it is for, datagram)
         self.recorded: list[tuple[int, bytes]] = []  # what somebody on the way has kept
         self.answered: set[bytes] = set()
+        self.silent: int | None = None
 
-    @initialize(connected=st.booleans())
-    def begin(self, connected: bool) -> None:
+    @initialize(connected=st.booleans(), silent=st.sampled_from([None, 0, 1]))
+    def begin(self, connected: bool, silent: int | None) -> None:
+        self.silent = silent
         if connected:
             self.initiate(0, False)
             self.settle()
@@ -213,6 +245,30 @@ class Link(RuleBasedStateMachine):
                 altered += data.draw(st.binary(min_size=1, max_size=40))
         self.arrive(receiver, bytes(altered))
 
+    @precondition(lambda self: self.recorded)
+    @rule(data=st.data())
+    def forge(self, data: st.DataObject) -> None:
+        """Alter what its seals alone protect: a handshake message gets a right mac1 again, for which the
+        public keys suffice, and a data message the index of a keypair of the side that it is given to."""
+        kind = data.draw(st.sampled_from(sorted({datagram[0] for _, datagram in self.recorded})))
+        of_kind = [(receiver, datagram) for receiver, datagram in self.recorded if datagram[0] == kind]
+        receiver, datagram = data.draw(st.sampled_from(of_kind[-4:]))
+        altered = bytearray(datagram)
+        core = self.cores[receiver]
+        if datagram[0] == TYPE_DATA:
+            core = self.cores[data.draw(st.integers(0, 1))]
+            indices = core.transport.indices() or [0]
+            altered[4:8] = data.draw(st.sampled_from(indices)).to_bytes(4, "little")
+        else:
+            altered[data.draw(st.integers(4, len(altered) - MACS_SIZE - 1))] ^= data.draw(st.integers(1, 255))
+            message = bytes(altered[:-MACS_SIZE])
+            altered = bytearray(MacMaker(core.device.public_key).append(message, self.now))
+        self.arrive(self.cores.index(core), bytes(altered))
+
+    @rule(side=st.integers(0, 1))
+    def restart(self, side: int) -> None:
+        self.cores[side].restart()
+
     @rule(seconds=st.one_of(st.floats(0, 1), st.floats(1, 30), st.floats(30, 700)))
     def wait(self, seconds: float) -> None:
         """Time passes, timers fire, and what is on its way stays there."""
@@ -254,11 +310,28 @@ class Link(RuleBasedStateMachine):
             assert len(core.device._around.indices) <= 4  # three keypairs and one initiation
             assert len(core.transport.indices()) <= 3
 
-    def teardown(self) -> None:
-        """The link behaves from now on: within a retry and a keepalive, packets pass both ways."""
-        self.settle()
+    @invariant()
+    def no_index_in_use_is_given_away(self) -> None:
         for core in self.cores:
-            core.send(self.now)
+            for index in core.transport.indices():
+                assert core.device._around.indices.owner(index) is core.peer
+
+    def teardown(self) -> None:
+        """The link behaves from now on: the sides find each other, and again when one has lost its session
+        and says nothing."""
+        self.converge()
+        if self.silent is not None:
+            self.restart(self.silent)
+            self.converge()
+
+    def converge(self) -> None:
+        """Within a retry and a keepalive, packets pass both ways, also where one side alone speaks. It speaks
+        later than it heard: at the same instant, what was sent counts as answered."""
+        self.settle()
+        self.pass_time(self.now + 1, deliver=True)
+        for number, core in enumerate(self.cores):
+            if number != self.silent:
+                core.send(self.now)
         self.collect()
         self.pass_time(self.now + 25, deliver=True)
         for sender, receiver in (self.cores, self.cores[::-1]):
@@ -267,8 +340,11 @@ class Link(RuleBasedStateMachine):
             self.collect()
             self.settle()
             assert len(receiver.delivered) == before + 1, "the session does not pass packets"
+        one, other = (core.transport.sending(self.now) for core in self.cores)
+        assert one is not None and other is not None
+        assert one.remote_index == other.local_index, "each side sends with another keypair"
         self.packets_arrive_unaltered_at_the_right_side_at_most_once()
 
 
 TestLink = Link.TestCase
-TestLink.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLink.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
