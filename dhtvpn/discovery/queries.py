@@ -74,7 +74,9 @@ class Queries:
         request = Request(rpc, self._table.own_id, token, self._flags(), target, payload)
         answer = await self._requests.ask(endpoint, request, on_value, retransmit=retransmit)
         now = self._monotonic()
-        if answer is not None:
+        if (
+            answer is not None and rpc is not Rpc.PUSH
+        ):  # a watcher may be read-only, and its answer has no flags
             self._learn(Contact(answer.reply.node_id, endpoint), answer, now)
         if expected is not None and (answer is None or answer.reply.node_id != expected.node_id):
             self._failed(expected, now)

@@ -7,6 +7,7 @@ octet; it also keeps the NAT mapping towards the storing node open.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 from dhtvpn.discovery.contact import Contact
@@ -20,6 +21,10 @@ WATCHED = 3
 
 POLL_S = 900.0
 """A watch looks the topic up this often besides the pushes: nodes come and go."""
+
+VALUES_EVERY = 2
+"""Of the polls, every second one asks all storing nodes for values, which costs a list of what we have each
+time: it makes good what storing nodes that lie have kept from us. The others only look who is there."""
 
 SPARSE_POLL_S = 60.0
 """The same while fewer than WATCHED nodes have granted a lease: the network is small or in trouble."""
@@ -62,8 +67,11 @@ class Watching:
     async def keep(self, reader: Reader) -> None:
         """Look up and subscribe at every poll or wake-up; between polls renew the subscriptions."""
         leased: list[Contact] = []
-        while True:
-            closest = await self.look_up(reader)
+        for number in itertools.count():
+            if len(leased) < WATCHED or number % VALUES_EVERY == 0:
+                closest = await self.look_up(reader)
+            else:
+                closest = await self._queries.closest(reader.dht_key)
             looked_up_at = self._monotonic()
             while True:
                 leased = await self._subscribe(reader, closest, leased)

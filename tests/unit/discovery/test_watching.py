@@ -120,3 +120,20 @@ def test_a_watcher_whose_push_had_to_be_left_out_gets_it_with_the_renewal(monkey
         await net.close()
 
     run(scenario())
+
+
+def test_a_read_only_watcher_that_answers_pushes_enters_no_table():
+    async def scenario():
+        net = Network()
+        nodes = await net.grow(10)
+        reader = net.node(100, behind_nat=True, read_only=True)
+        await reader.start([net.endpoint(0)])
+        watch = reader.watch(KEY)
+        for sequence in (1, 2, 3):
+            await nodes[3].publish(KEY, fake_envelope(KEY, 1, sequence))
+            assert await next_of(watch) == sequence
+        assert not any(node._table.knows(net.endpoint(100)) for node in nodes)
+        await watch.aclose()
+        await net.close()
+
+    run(scenario())
