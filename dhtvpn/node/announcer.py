@@ -50,6 +50,9 @@ class _Place:
     """What ``envelope`` says."""
     envelope: bytes = b""
     failures: int = 0
+    is_open: bool = True
+    """Whether the record is to be there. A closed place keeps its envelope: another one with the same
+    sequence number would be refused should the place open again."""
 
 
 class Announcer:
@@ -113,6 +116,11 @@ class Announcer:
                 await self._publish(due)
             everything = await self._wait()
 
+    def in_roster(self, epoch: int) -> bool:
+        """Whether our record is in the roster topic of ``epoch``."""
+        place = self._places.get(self._topic_at(epoch).dht_key)
+        return place is not None and place.envelope != b""
+
     def sealed(self, topic: Topic, expires: int) -> bytes | None:
         """Our present record for somebody's door; None before it has been published anywhere.
 
@@ -141,7 +149,7 @@ class Announcer:
             self._next_sequence()
         self._follow_epochs()
         now = asyncio.get_running_loop().time()
-        return [p for p in self._places.values() if p.due <= now or (everything and p.envelope)]
+        return [p for p in self._places.values() if p.due <= now or (everything and p.envelope and p.is_open)]
 
     def _follow_epochs(self) -> None:
         """Open the topics in which we are to be found from now on, and leave those that nobody reads."""
@@ -155,16 +163,17 @@ class Announcer:
                 wanted[roster.dht_key] = roster
             wanted |= {topic.dht_key: topic for topic in self._more_topics(epoch)}
         for key, place in list(self._places.items()):
-            if key not in wanted and (place.topic.epoch >= epochs[0] or expiry_of(place.topic.epoch) <= now):
+            if expiry_of(place.topic.epoch) <= now or (key not in wanted and not place.envelope):
                 del self._places[key]
+            elif (key in wanted) != place.is_open:
+                place.is_open = key in wanted
+                place.due = loop_now if place.is_open else float("inf")
         for key, topic in wanted.items():
             if key not in self._places:
                 self._places[key] = _Place(topic, loop_now + self._first_pause(topic.epoch, now))
         for place in self._places.values():
             if place.topic.epoch == epochs[0] and not place.failures and not place.envelope:
                 place.due = loop_now  # it has begun, perhaps because the clock was set
-            if place.topic.epoch < epochs[0]:
-                place.due = float("inf")  # still read by some, so that a farewell goes there
         self.confirmed = {epoch: count for epoch, count in self.confirmed.items() if epoch in epochs}
 
     def _first_pause(self, epoch: int, now: float) -> float:

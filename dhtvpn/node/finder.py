@@ -45,11 +45,12 @@ class Finder:
         more_topics: Callable[[int], Sequence[Topic]] = lambda _: (),
         caller_found: Callable[[OpenedRecord], None] = lambda _: None,
         roster_changed: Callable[[], None] = lambda: None,
+        roster_watched: Callable[[int], bool] = lambda _: True,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """``topic_at``: the roster topic of an epoch. ``more_topics``: those under which others call us;
         whoever does so goes to ``caller_found``, news or not. ``roster_changed``: :meth:`members_in` has
-        another answer."""
+        another answer. ``roster_watched``: whether the roster of an epoch is of use."""
         self._directory = directory
         self._topic_at = topic_at
         self._more_topics = more_topics
@@ -57,7 +58,7 @@ class Finder:
         self._own_node_key = own_node_key
         self._member_found = member_found
         self._caller_found = caller_found
-        self._roster_changed = roster_changed
+        self._roster_changed, self._roster_watched = roster_changed, roster_watched
         self._member_expired = member_expired
         self._drops = drops
         self._own_record_seen = own_record_seen
@@ -95,11 +96,10 @@ class Finder:
 
         await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(self._unix_time())))
 
-    def members_in(self, epoch: int, but: bytes = b"") -> int:
-        """How many members, ourselves included, have been seen in the roster topic of ``epoch``; one who
-        says that it leaves counts no more. ``but``: without this one."""
-        present = self._present.get(epoch, set())
-        return len(present) - (but in present)
+    def members_in(self, epoch: int) -> int:
+        """How many other members have been seen in the roster topic of ``epoch``; one who says that it leaves
+        counts no more."""
+        return len(self._present.get(epoch, ()))
 
     def follow(self) -> None:
         """Watch the topics that are to be read now, and no others."""
@@ -110,8 +110,9 @@ class Finder:
         for epoch in epochs:
             for topic in self._more_topics(epoch):
                 wanted[topic.dht_key] = (topic, True)
-            roster = self._topic_at(epoch)
-            wanted[roster.dht_key] = (roster, False)
+            if self._roster_watched(epoch):
+                roster = self._topic_at(epoch)
+                wanted[roster.dht_key] = (roster, False)
         for key in [key for key in self._watches if key not in wanted]:
             self._watches.pop(key).cancel()
         for key, (topic, is_call) in wanted.items():
@@ -131,11 +132,11 @@ class Finder:
         except DecodeError as error:
             self._drops.count("record", error.reason)
             return
-        if not is_call:
-            self._count(opened, topic.epoch)
         if opened.record.node_key == self._own_node_key:
             self._own_record_seen(opened.sequence)
             return
+        if not is_call:
+            self._count(opened, topic.epoch)
         if is_call:
             if self._roster.admits(opened, self._unix_time()) and not opened.record.leaving:
                 self._caller_found(opened)

@@ -203,6 +203,7 @@ class Node:
             more_topics=self.on_demand.watched_topics,
             caller_found=self._connect,
             roster_changed=self.on_demand.follow,
+            roster_watched=self.on_demand.roster_watched,
         )
 
     def _make_memory(self) -> Memory:
@@ -423,6 +424,7 @@ class Node:
 
     def _published(self, stores: int) -> None:
         log.debug("record published, %d other nodes hold it", stores)
+        self.on_demand.follow()
         self.events.wake()
 
     def _peer_changed(self, peer: Peer) -> None:
@@ -455,7 +457,7 @@ class Node:
         member = self.members.of(peer)
         if member is not None:
             member.connector.path_lost()
-            if self.on_demand.crowded():
+            if self.on_demand.full():
                 self.on_demand.wanted(peer.ipv6, fresh=True)  # it may be elsewhere now, and we are not told
 
     async def _save_soon(self) -> None:

@@ -22,7 +22,7 @@ from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.finder import Finder
 from dhtvpn.records.envelope import OpenedRecord, open_record
-from dhtvpn.records.epochs import lookup_epochs, publish_epochs
+from dhtvpn.records.epochs import epoch_at, lookup_epochs, publish_epochs
 from dhtvpn.records.record import MAX_NAME, EndpointRecord
 from dhtvpn.records.roster import Change, Roster
 from dhtvpn.records.topic import Topic
@@ -90,16 +90,20 @@ class OnDemand:
 
     def full(self) -> bool:
         """The roster topic of an epoch that we read has as many members as are to be in it."""
-        return any(self._members_in(epoch) >= self._size for epoch in self._epochs())
+        return any(self._others_in(epoch) + self._in_roster(epoch) >= self._size for epoch in self._epochs())
 
     def crowded(self) -> bool:
         """There are more members than connect to each other at once."""
-        own = self._own_key
-        return any(self._members_in(epoch, but=own) >= self._size for epoch in self._epochs())
+        return any(self._others_in(epoch) >= self._size for epoch in self._epochs())
 
     def roster_open(self, epoch: int) -> bool:
         """Whether there is room for us in the roster topic of ``epoch``."""
-        return self._members_in(epoch, but=self._own_key) < self._size
+        return self._others_in(epoch) < self._size
+
+    def roster_watched(self, epoch: int) -> bool:
+        """Whether to watch the roster of ``epoch``. Once it is full only that of the next one is of use: it
+        tells whether it is full again, and whether there is room for us."""
+        return not self._full or epoch > epoch_at(self._unix_time())
 
     def published_topics(self, epoch: int) -> Sequence[Topic]:
         """Where else we are to be found in ``epoch``."""
@@ -262,8 +266,11 @@ class OnDemand:
             return ipv6_address(self._network_id, record.node_key) == address
         return ipv4_address(self._network_id, record.node_key, record.ipv4_attempt) == address
 
-    def _members_in(self, epoch: int, but: bytes = b"") -> int:
-        return 0 if self._finder is None else self._finder.members_in(epoch, but=but)
+    def _others_in(self, epoch: int) -> int:
+        return 0 if self._finder is None else self._finder.members_in(epoch)
+
+    def _in_roster(self, epoch: int) -> bool:
+        return self._announcer is not None and self._announcer.in_roster(epoch)
 
     def _epochs(self) -> list[int]:
         return lookup_epochs(self._unix_time())

@@ -71,7 +71,7 @@ class Member:
             topic_at=lambda epoch: Topic.derive(NETWORK_ID.secret, epoch),
             record=lambda: EndpointRecord(self.key, self.name, bytes(16), (), 0, 1, 0),
             random_bytes=os.urandom,
-            published=lambda _: None,
+            published=lambda _: self.on_demand.follow(),
             roster_open=self.on_demand.roster_open,
             more_topics=self.on_demand.published_topics,
             unix_time=self.clock,
@@ -87,6 +87,7 @@ class Member:
             more_topics=self.on_demand.watched_topics,
             caller_found=lambda opened: self.connected.append(opened.record.node_key),
             roster_changed=self.on_demand.follow,
+            roster_watched=self.on_demand.roster_watched,
             unix_time=self.clock,
         )
         self.on_demand.use(self.announcer, self.finder)
