@@ -143,6 +143,17 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     return assembler.program()
 
 
+def length_filter(size: int) -> tuple[Instruction, ...]:
+    """Datagrams of ``size`` octets and no others."""
+    assembler = _Assembler()
+    assembler.add(_LOAD_LENGTH)
+    assembler.add(_JUMP_EQUAL, UDP_HEADER + size, "", "drop")
+    assembler.add(_RETURN, TAKE)
+    assembler.place("drop")
+    assembler.add(_RETURN, DROP)
+    return assembler.program()
+
+
 def source_key(host: str) -> bytes:
     """What ``thinned`` calls the source address ``host``: 4 bytes of IPv4, 8 of IPv6."""
     if ":" in host:
