@@ -18,7 +18,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.nat.reading import ReadBudget
-from dhtvpn.nat.socket_filter import attach, length_filter
+from dhtvpn.nat.socket_filter import attach, group_filter
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _IP_PKTINFO, _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 8, 49, 29  # linux/in.h, l
 class LocalLink(NamedTuple):
     """An interface on which neighbours may be, and the families in which it has an address."""
 
-    index: int
+    number: int
     name: str
     ipv4: bool
     ipv6: bool
@@ -56,7 +56,7 @@ Handler = Callable[[bytes, Endpoint], None]
 
 
 class MulticastPort:
-    """Made by :meth:`open`; nothing is read before :meth:`start_reading`. Sends without blocking or raising."""
+    """Made by :meth:`open`; reads nothing before :meth:`start_reading`. Sends without blocking or raising."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class MulticastPort:
                 refusal = error
                 continue
             with contextlib.suppress(OSError):  # without it they are dropped here
-                attach(sockets[family], length_filter(datagram_size))
+                attach(sockets[family], group_filter(family, datagram_size))
         if not sockets:
             reason = refusal.strerror if refusal is not None else "no address family"
             raise SystemRefusedError(f"cannot open UDP port {port} for LAN discovery ({reason})")
@@ -121,7 +121,7 @@ class MulticastPort:
         if self._closed:
             return False
         usable = {
-            (family, link.index): link.name
+            (family, link.number): link.name
             for link in list(found)[:MAX_INTERFACES]
             for family, has_address in ((4, link.ipv4), (6, link.ipv6))
             if has_address and family in self._sockets
@@ -240,7 +240,7 @@ def _open_socket(family: int, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
             with contextlib.suppress(OSError):  # Linux 4.20
                 opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
-            opened.bind((GROUP_IPV6, port, 0, 0))
+            opened.bind(("::", port))  # a link-local group can be bound on one interface only
     except BaseException:
         opened.close()
         raise

@@ -143,11 +143,16 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     return assembler.program()
 
 
-def length_filter(size: int) -> tuple[Instruction, ...]:
-    """Datagrams of ``size`` octets and no others."""
+def group_filter(family: int, size: int) -> tuple[Instruction, ...]:
+    """Datagrams of ``size`` octets that were sent to a group, and no others."""
     assembler = _Assembler()
     assembler.add(_LOAD_LENGTH)
     assembler.add(_JUMP_EQUAL, UDP_HEADER + size, "", "drop")
+    # the destination's first octet: 24 octets into an IPv6 header, 16 into an IPv4 header
+    assembler.add(_LOAD_BYTE, _NETWORK_HEADER + (24 if family == 6 else 16))
+    if family == 4:
+        assembler.add(_AND, 0xF0)  # 224.0.0.0/4 (RFC 5771)
+    assembler.add(_JUMP_EQUAL, 0xFF if family == 6 else 0xE0, "", "drop")
     assembler.add(_RETURN, TAKE)
     assembler.place("drop")
     assembler.add(_RETURN, DROP)
