@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from dhtvpn.discovery.neighbours import Manner, Neighbours
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ class MulticastPort(Protocol):
     def interfaces(self) -> list[str]:
         """Names of those in use."""
 
+    def start_reading(self, handler: Callable[[bytes, Endpoint], None]) -> None:
+        """Let datagrams in."""
+
     def send(self, data: bytes) -> int:
         """To the group on every interface; returns on how many and in how many families it left."""
 
@@ -54,7 +58,8 @@ class LanDirectory(Neighbours):
         return self._port.interfaces
 
     async def start(self) -> None:
-        """Join the groups, and follow interfaces that come and go."""
+        """Listen, join the groups, and follow interfaces that come and go."""
+        self._port.start_reading(self.handle_datagram)
         await self._survey()
         if self._surveying is None:
             self._surveying = self._tasks.spawn(self._keep_surveying())

@@ -5,8 +5,10 @@ its source has promised, and is handed on with the name of the source that broug
 """
 
 import asyncio
+import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -44,6 +46,10 @@ MAX_TOPICS = 64
 """Topics for which a publication is kept going; of more, the one published longest ago is given up."""
 
 
+MAX_NOTED = 2048
+"""Envelopes whose source is known afterwards: two of each member that a roster holds."""
+
+
 class Finding(NamedTuple):
     """A verified envelope, and the name of the source that brought it first."""
 
@@ -73,6 +79,7 @@ class RacingDirectory:
         self._publications: dict[bytes, list[asyncio.Task[None]]] = {}
         self._races: set[_Race] = set()
         self._closed = False
+        self._brought_by: OrderedDict[bytes, str] = OrderedDict()
         self.confirmed: dict[str, int] = dict.fromkeys(self._sources, 0)
 
     @property
@@ -104,13 +111,19 @@ class RacingDirectory:
         """As :meth:`lookup_named`, without the names."""
         async with aclosing(self.lookup_named(dht_key)) as findings:
             async for finding in findings:
+                self._note(finding)
                 yield finding.envelope
 
     async def watch(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
         """As :meth:`watch_named`, without the names."""
         async with aclosing(self.watch_named(dht_key)) as findings:
             async for finding in findings:
+                self._note(finding)
                 yield finding.envelope
+
+    def source_of(self, envelope: bytes) -> str | None:
+        """Which source brought what ``lookup`` or ``watch`` has yielded; None when it was long ago."""
+        return self._brought_by.get(_digest(envelope))
 
     async def lookup_named(self, dht_key: bytes) -> AsyncGenerator[Finding, None]:
         """What any source finds, as it comes. Ends when all have ended, or after LOOKUP_DEADLINE_S."""
@@ -144,6 +157,11 @@ class RacingDirectory:
         await self._tasks.close()
 
     # Inside
+
+    def _note(self, finding: Finding) -> None:
+        self._brought_by.setdefault(_digest(finding.envelope), finding.source)
+        if len(self._brought_by) > MAX_NOTED:
+            self._brought_by.popitem(last=False)
 
     def _open(self, dht_key: bytes) -> "_Race":
         newest = NewestEnvelopes(dht_key, self._inspect, self._drops)
@@ -276,6 +294,10 @@ def _settle(count: "asyncio.Future[int]", _: "asyncio.Task[None]") -> None:
     """The task ended without a first answer, perhaps before it began."""
     if not count.done():
         count.set_result(0)
+
+
+def _digest(envelope: bytes) -> bytes:
+    return hashlib.blake2b(envelope, digest_size=16).digest()
 
 
 def _complain(name: str, what: str, error: Exception) -> None:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from dhtvpn.nat.demux import DHT_PREFIX, STUN_COOKIE, STUN_HEADER
+from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
 
@@ -27,6 +27,9 @@ DATA_LEAST: Final = 32
 
 DHT_LEAST, DHT_MOST, DHT_KINDS = 23, 1201, 3
 """Prefix, kind, message id and an octet of body; the longest; kinds 0 to 2 (docs/protocol/dht.md)."""
+
+NOTE_SIZE: Final = 1193
+"""Prefix and a sealed datagram between members: always this (docs/protocol/lan.md)."""
 
 STUN_MOST: Final = 1280
 
@@ -96,6 +99,8 @@ def control_filter(
     add, place = assembler.add, assembler.place
     add(_LOAD_BYTE, UDP_HEADER)
     add(_JUMP_EQUAL, DHT_PREFIX, "dht")
+    if index_tag is not None:
+        add(_JUMP_EQUAL, NOTE_PREFIX, "note")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
@@ -110,6 +115,9 @@ def control_filter(
         if data:
             place("data")
             _data(assembler, index_tag)
+        place("note")
+        add(_LOAD_LENGTH)
+        add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.networks import Cipher
 
@@ -24,3 +25,6 @@ class NodeConfig:
     interface: str | None
     cipher: Cipher
     socket_path: Path
+    peers: tuple[str, ...] = ()
+    """Hints: ``HOST:PORT`` of members, as typed."""
+    discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY

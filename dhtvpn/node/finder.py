@@ -5,6 +5,7 @@ reason, one that passes is offered to the roster, and only what is news there go
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -37,7 +38,9 @@ class Finder:
         member_found: Callable[[OpenedRecord], None],
         member_expired: Callable[[bytes], None],
         drops: Drops,
+        record_seen: Callable[[OpenedRecord, bytes], None] = lambda opened, envelope: None,
     ) -> None:
+        """``record_seen`` gets every good record and the envelope that it came in, after ``member_found``."""
         self._directory = directory
         self._topic_at = topic_at
         self._roster = roster
@@ -45,6 +48,7 @@ class Finder:
         self._member_found = member_found
         self._member_expired = member_expired
         self._drops = drops
+        self._record_seen = record_seen
         self._watches: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -74,6 +78,15 @@ class Finder:
 
         await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(time.time())))
 
+    def recall(self, envelope: bytes) -> None:
+        """An envelope from an earlier run. Of no use unless it is from an epoch that is looked in now."""
+        for epoch in lookup_epochs(time.time()):
+            topic = self._topic_at(epoch)
+            with contextlib.suppress(DecodeError):
+                open_record(envelope, topic, time.time())
+                self._offer(envelope, topic)
+                return
+
     def _follow_epochs(self) -> None:
         wanted = lookup_epochs(time.time())
         for epoch in [epoch for epoch in self._watches if epoch not in wanted]:
@@ -99,5 +112,7 @@ class Finder:
         change = self._roster.offer(opened, time.time())
         if change in (Change.STALE, Change.FULL):
             self._drops.count("record", change.value)
-        elif change in (Change.NEW, Change.UPDATED):
+            return
+        if change in (Change.NEW, Change.UPDATED):
             self._member_found(opened)
+        self._record_seen(opened, envelope)

@@ -25,12 +25,15 @@ class Memory:
         members: Members,
         tunnels: Tunnels,
         known_contacts: Callable[[], list[Endpoint]],
+        record_recalled: Callable[[bytes], None] = lambda envelope: None,
     ) -> None:
+        """``record_recalled`` gets each remembered member's newest envelope, once the member is known."""
         self._peers = peers
         self._contacts = contacts
         self._members = members
         self._tunnels = tunnels
         self._known_contacts = known_contacts
+        self._record_recalled = record_recalled
         self._last_seen: dict[bytes, float] = {}
 
     def recall(self) -> list[Endpoint]:
@@ -48,6 +51,8 @@ class Memory:
             self._members.remember(
                 claim, peer.name, list(peer.endpoints), peer.tunnel_timestamp, peer.sequence
             )
+            if peer.envelope is not None:
+                self._record_recalled(peer.envelope)
             contacts.extend(peer.endpoints[:1])
         return list(dict.fromkeys(contacts))
 
@@ -71,4 +76,5 @@ class Memory:
             sequence=member.sequence,
             ipv4_attempt=member.claim.attempt,
             ipv4_since=member.claim.since,
+            envelope=member.envelope,
         )

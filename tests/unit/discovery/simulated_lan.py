@@ -34,6 +34,9 @@ class SimulatedPort:
             self._lan.carry(data, self._source)
         return int(self.up)
 
+    def start_reading(self, handler: Callable[[bytes, Endpoint], None]) -> None:
+        self.handler = handler
+
     async def survey(self) -> bool:
         came, self._known_up = self.up and not self._known_up, self.up
         return came
@@ -81,7 +84,6 @@ class SimulatedLan:
             uniform=rng.uniform,
             **options,
         )
-        port.handler = directory.handle_datagram
         await directory.start()
         self.directories.append(directory)
         return directory
