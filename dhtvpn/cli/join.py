@@ -59,7 +59,7 @@ class Choices:
         "sudo dhtvpn join home --detach              a network known here",
         "sudo dhtvpn join - --network home < id.txt  the id stays out of 'ps'",
         "sudo dhtvpn join home --bootstrap node.example.net:4690",
-        "sudo dhtvpn join home --peer server.example.net:50123 --discovery lan,kademlia",
+        "sudo dhtvpn join home --peer 192.0.2.7:50123 --discovery lan,kademlia",
     )
 )
 def join(

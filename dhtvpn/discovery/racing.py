@@ -79,6 +79,7 @@ class RacingDirectory:
         self._publications: dict[bytes, list[asyncio.Task[None]]] = {}
         self._races: set[_Race] = set()
         self._closed = False
+        self._complaints: set[tuple[str, str]] = set()
         self._brought_by: OrderedDict[bytes, str] = OrderedDict()
         self.confirmed: dict[str, int] = dict.fromkeys(self._sources, 0)
 
@@ -190,11 +191,12 @@ class RacingDirectory:
 
     async def _publish_at(self, name: str, source: Directory, dht_key: bytes, envelope: bytes) -> int | None:
         try:
+            self._inspect(envelope, dht_key, self._unix_time())
             return await source.publish(dht_key, envelope)
         except DecodeError:
             return None
         except Exception as error:
-            _complain(name, "publish", error)
+            self._complain(name, "publish", error)
             return 0
 
     async def _look_up_at(self, name: str, source: Directory, race: "_Race") -> None:
@@ -203,7 +205,7 @@ class RacingDirectory:
                 async for envelope in envelopes:
                     race.offer(name, envelope)
         except Exception as error:
-            _complain(name, "lookup", error)
+            self._complain(name, "lookup", error)
 
     async def _keep_watching(self, name: str, source: Directory, race: "_Race") -> None:
         """Open the source's watch, and again with growing pauses whenever it ends."""
@@ -216,10 +218,16 @@ class RacingDirectory:
                     async for envelope in envelopes:
                         race.offer(name, envelope)
             except Exception as error:
-                _complain(name, "watch", error)
+                self._complain(name, "watch", error)
             failures = 0 if loop.time() - began > STEADY_S else failures
             await asyncio.sleep(RESTART_S[min(failures, len(RESTART_S) - 1)])
             failures += 1
+
+    def _complain(self, name: str, what: str, error: Exception) -> None:
+        """A warning the first time: it is tried again and again."""
+        level = logging.DEBUG if (name, what) in self._complaints else logging.WARNING
+        self._complaints.add((name, what))
+        log.log(level, "source %s: %s failed (%s: %s)", name, what, type(error).__name__, error)
 
 
 class _Race:
@@ -298,7 +306,3 @@ def _settle(count: "asyncio.Future[int]", _: "asyncio.Task[None]") -> None:
 
 def _digest(envelope: bytes) -> bytes:
     return hashlib.blake2b(envelope, digest_size=16).digest()
-
-
-def _complain(name: str, what: str, error: Exception) -> None:
-    log.warning("source %s: %s failed (%s: %s)", name, what, type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""Members find each other without any bootstrap node: on a link that leads nowhere, by a hint, from memory."""
+"""Members find each other without a bootstrap node: on a link that leads nowhere, by a hint, from memory."""
 
 import time
 from collections.abc import Callable
