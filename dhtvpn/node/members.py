@@ -38,6 +38,8 @@ class Member:
     """The source that brought its first record in this run, or "remembered"."""
     envelope: bytes | None = None
     """Its newest record as published, for the disk."""
+    record_seen_at: float = 0.0
+    """Unix seconds; 0 when no record was seen in this run."""
 
 
 class Members:
@@ -91,11 +93,12 @@ class Members:
         if member.connector.known_endpoints:
             member.connector.start()
 
-    def record_seen(self, node_key: bytes, envelope: bytes, source: str) -> None:
+    def record_seen(self, node_key: bytes, envelope: bytes, source: str, unix_time: float) -> None:
         """``envelope`` is the newest of this member, and ``source`` brought it."""
         member = self._members.get(node_key)
         if member is not None:
             member.envelope = envelope
+            member.record_seen_at = unix_time
             member.found_by = member.found_by or source
 
     def record_arrived(self, record: EndpointRecord, sequence: int) -> None:

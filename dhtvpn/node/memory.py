@@ -71,7 +71,7 @@ class Memory:
             node_key=node_key,
             name=member.peer.name,
             endpoints=tuple(member.connector.known_endpoints),
-            last_seen=self._last_seen.get(node_key, 0.0),
+            last_seen=max(self._last_seen.get(node_key, 0.0), member.record_seen_at),
             tunnel_timestamp=self._tunnels.greatest_timestamp(member.peer),
             sequence=member.sequence,
             ipv4_attempt=member.claim.attempt,

@@ -373,7 +373,7 @@ class Node:
 
     def _record_seen(self, opened: OpenedRecord, envelope: bytes) -> None:
         source = self.directory.source_of(envelope) or REMEMBERED
-        self.members.record_seen(opened.record.node_key, envelope, source)
+        self.members.record_seen(opened.record.node_key, envelope, source, time.time())
 
     async def _move(self, address: IPv4Address) -> None:
         await self.local_end.move(address)

@@ -117,7 +117,7 @@ def test_a_stranger_on_the_link_learns_and_stops_nothing(lab: Lab) -> None:
         assert drops["lan.seal"] > 100 and _hear(ears, 1.0) == []
     desk.cli("leave")
     eventually(lambda: peer_of(laptop, "desk")["state"] != "connected", "the farewell")
-    network.join("desk", "lab", bootstraps=())
+    network.join("desk", network_id, bootstraps=())
     wait_connected(desk, 1)
 
 
