@@ -11,6 +11,7 @@ from dhtvpn.discovery.lan import LanDirectory
 from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE, epoch_key
 from dhtvpn.discovery.sources import (
     LAN,
+    MAINLINE,
     Source,
     Sources,
     broken_source,
@@ -46,6 +47,8 @@ def open_sources(
         kademlia = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
         port.on_dht(kademlia.handle_datagram)
         sources.append(kademlia_source(kademlia))
+    if Discovery.MAINLINE in config.discovery:
+        sources.append(broken_source(MAINLINE, "this version has no mainline backend"))
     opened = Sources(sources, dht=kademlia, hints=hints, drops=drops)
     stack.push_async_callback(opened.close)
     return opened
