@@ -37,6 +37,10 @@ class HintDirectory(Neighbours):
         self.endpoints: tuple[Endpoint, ...] = ()
         """Who is asked."""
 
+    @property
+    def can_ask(self) -> bool:
+        return bool(self.endpoints)
+
     def aim(self, endpoints: Sequence[Endpoint]) -> None:
         """Ask ``endpoints`` from now on, the first MAX_HINTS of them."""
         chosen = tuple(dict.fromkeys(endpoints))[:MAX_HINTS]

@@ -57,6 +57,10 @@ class LanDirectory(Neighbours):
         """Those that it speaks and listens on."""
         return self._port.interfaces
 
+    @property
+    def can_ask(self) -> bool:
+        return bool(self._port.interfaces)
+
     async def start(self) -> None:
         """Listen, join the groups, and follow interfaces that come and go."""
         self._port.start_reading(self.handle_datagram)

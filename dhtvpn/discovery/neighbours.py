@@ -150,9 +150,10 @@ class Neighbours:
         return 1
 
     async def lookup(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
-        """Ask, and collect answers for as long as the manner says."""
+        """Ask, and collect answers for as long as the manner says; not at all where nobody can be asked."""
         reader = self._open(dht_key)
-        ending = asyncio.get_running_loop().call_later(self._manner.lookup_s, reader.finish)
+        wait_s = self._manner.lookup_s if self.can_ask else 0.0
+        ending = asyncio.get_running_loop().call_later(wait_s, reader.finish)
         try:
             while True:
                 for envelope in await reader.wait():
@@ -204,6 +205,11 @@ class Neighbours:
                     reader.offer(envelope, self._unix_time())
         if note.asked:
             self._answer(note, source)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is anybody to ask, as far as we know."""
+        return True
 
     def ask(self) -> None:
         """Ask for everything that is being watched, and say what we publish there; then again as the manner

@@ -38,9 +38,9 @@ class Finder:
         member_found: Callable[[OpenedRecord], None],
         member_expired: Callable[[bytes], None],
         drops: Drops,
-        record_seen: Callable[[OpenedRecord, bytes], None] = lambda opened, envelope: None,
+        record_seen: Callable[[OpenedRecord], None] = lambda _: None,
     ) -> None:
-        """``record_seen`` gets every good record and the envelope that it came in, after ``member_found``."""
+        """``record_seen`` gets every good record, news or not, after ``member_found``."""
         self._directory = directory
         self._topic_at = topic_at
         self._roster = roster
@@ -115,4 +115,4 @@ class Finder:
             return
         if change in (Change.NEW, Change.UPDATED):
             self._member_found(opened)
-        self._record_seen(opened, envelope)
+        self._record_seen(opened)

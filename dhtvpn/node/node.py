@@ -371,9 +371,9 @@ class Node:
             self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
             self.announcer.announce()
 
-    def _record_seen(self, opened: OpenedRecord, envelope: bytes) -> None:
-        source = self.directory.source_of(envelope) or REMEMBERED
-        self.members.record_seen(opened.record.node_key, envelope, source, time.time())
+    def _record_seen(self, opened: OpenedRecord) -> None:
+        source = self.directory.source_of(opened.envelope) or REMEMBERED
+        self.members.record_seen(opened.record.node_key, opened.envelope, source, time.time())
 
     async def _move(self, address: IPv4Address) -> None:
         await self.local_end.move(address)

@@ -70,6 +70,8 @@ class OpenedRecord:
     sequence: int
     expires: int
     """Unix seconds."""
+    envelope: bytes = field(default=b"", repr=False, compare=False)
+    """What it came in: to be kept, or to tell who brought it."""
 
 
 def seal(  # noqa: PLR0917 - the order of the fields in the envelope
@@ -151,7 +153,7 @@ def open_record(envelope: bytes, topic: Topic, unix_time: float) -> OpenedRecord
         identities.verify(record.node_key, _RECORD_DOMAIN + found.place + content, signature)
     except DecodeError as error:
         raise DecodeError("member_signature") from error
-    return OpenedRecord(record, found.sequence, found.expires)
+    return OpenedRecord(record, found.sequence, found.expires, envelope)
 
 
 def _parse(fields: list[Any]) -> Envelope:

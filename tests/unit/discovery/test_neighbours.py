@@ -272,6 +272,10 @@ async def test_an_interface_that_comes_is_used(lan):
     assert await two.publish(KEY, own(2)) == 0, "there is no way to anybody"
     await asyncio.sleep(30)
     assert not watcher.seen and two.interfaces == []
+    began = asyncio.get_running_loop().time()
+    async with aclosing(two.lookup(KEY)) as stream:
+        assert [envelope async for envelope in stream] == []
+    assert asyncio.get_running_loop().time() - began < 0.01, "there is nobody to wait for"
     port.up = True
     await asyncio.sleep(SURVEY_S + 0.3)
     assert watcher.seen == [own(1)] and one.seen == [own(2)] and two.interfaces == ["eth0"]

@@ -53,7 +53,7 @@ class Bench:
             member_found=self.found.append,
             member_expired=lambda _: None,
             drops=Drops(),
-            record_seen=lambda opened, envelope: self.seen.append(envelope),
+            record_seen=lambda opened: self.seen.append(opened.envelope),
         )
         members = SimpleNamespace(
             all=lambda: self.all, remember=lambda *arguments: self.remembered.append(arguments)
