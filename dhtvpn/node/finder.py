@@ -8,25 +8,29 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from dhtvpn.discovery.directory import Directory
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError
 from dhtvpn.records.envelope import OpenedRecord, open_record
-from dhtvpn.records.epochs import lookup_epochs
-from dhtvpn.records.roster import Change, Roster
+from dhtvpn.records.epochs import lookup_epochs, next_change
+from dhtvpn.records.roster import MAX_MEMBERS, Change, Roster
 from dhtvpn.records.topic import Topic
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 20.0
-"""How often the epoch is looked at, and expired records leave the roster."""
+"""How often expired records leave the roster, and the epoch is looked at: at the latest, for the clock may
+be set. A change that the clock announces is followed at that moment."""
+
+TICK_S = 0.001
+"""Sleep this much past a change, so that the clock is beyond it."""
 
 
 class Finder:
-    """One watch for each epoch that is looked in."""
+    """One watch for each topic that is read."""
 
     def __init__(
         self,
@@ -39,30 +43,48 @@ class Finder:
         member_expired: Callable[[bytes], None],
         drops: Drops,
         record_seen: Callable[[OpenedRecord], None] = lambda _: None,
+        own_record_seen: Callable[[int], None] = lambda _: None,
+        more_topics: Callable[[int], Sequence[Topic]] = lambda _: (),
+        caller_found: Callable[[OpenedRecord], None] = lambda _: None,
+        roster_changed: Callable[[], None] = lambda: None,
+        roster_watched: Callable[[int], bool] = lambda _: True,
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
-        """``record_seen`` gets every good record, news or not, after ``member_found``."""
+        """``topic_at``: the roster topic of an epoch. ``more_topics``: those under which others call us;
+        whoever does so goes to ``caller_found``, news or not. ``roster_changed``: :meth:`members_in` has
+        another answer. ``roster_watched``: whether the roster of an epoch is of use. ``record_seen`` gets
+        every good record, news or not, after the others."""
         self._directory = directory
         self._topic_at = topic_at
+        self._more_topics = more_topics
         self._roster = roster
         self._own_node_key = own_node_key
         self._member_found = member_found
+        self._caller_found = caller_found
+        self._roster_changed, self._roster_watched = roster_changed, roster_watched
         self._member_expired = member_expired
         self._drops = drops
         self._record_seen = record_seen
-        self._watches: dict[int, asyncio.Task[None]] = {}
+        self._own_record_seen = own_record_seen
+        self._unix_time = unix_time
+        self._watches: dict[bytes, asyncio.Task[None]] = {}
+        self._present: dict[int, set[bytes]] = {}
+        self._running = False
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        self._running = True
         try:
             while True:
-                self._follow_epochs()
-                for node_key in self._roster.expire(time.time()):
+                self.follow()
+                for node_key in self._roster.expire(self._unix_time()):
                     self._member_expired(node_key)
-                await asyncio.sleep(CHECK_S)
+                await asyncio.sleep(min(CHECK_S, next_change(self._unix_time()) + TICK_S))
                 for task in self._watches.values():
                     if task.done():
                         task.result()
         finally:
+            self._running = False
             for task in self._watches.values():
                 task.cancel()
             await asyncio.gather(*self._watches.values(), return_exceptions=True)
@@ -76,43 +98,77 @@ class Finder:
                 async for envelope in envelopes:
                     self._offer(envelope, topic)
 
-        await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(time.time())))
+        await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(self._unix_time())))
 
     def recall(self, envelope: bytes) -> None:
         """An envelope from an earlier run. Of no use unless it is from an epoch that is looked in now."""
-        for epoch in lookup_epochs(time.time()):
+        for epoch in lookup_epochs(self._unix_time()):
             topic = self._topic_at(epoch)
             with contextlib.suppress(DecodeError):
-                open_record(envelope, topic, time.time())
+                open_record(envelope, topic, self._unix_time())
                 self._offer(envelope, topic)
                 return
 
-    def _follow_epochs(self) -> None:
-        wanted = lookup_epochs(time.time())
-        for epoch in [epoch for epoch in self._watches if epoch not in wanted]:
-            self._watches.pop(epoch).cancel()
-        for epoch in wanted:
-            if epoch not in self._watches:
-                self._watches[epoch] = asyncio.create_task(self._watch(epoch), name=f"watch epoch {epoch}")
+    def members_in(self, epoch: int) -> int:
+        """How many other members have been seen in the roster topic of ``epoch``; one who says that it leaves
+        counts no more."""
+        return len(self._present.get(epoch, ()))
 
-    async def _watch(self, epoch: int) -> None:
-        topic = self._topic_at(epoch)
+    def follow(self) -> None:
+        """Watch the topics that are to be read now, and no others."""
+        if not self._running:
+            return
+        epochs = lookup_epochs(self._unix_time())
+        wanted: dict[bytes, tuple[Topic, bool]] = {}
+        for epoch in epochs:
+            for topic in self._more_topics(epoch):
+                wanted[topic.dht_key] = (topic, True)
+            if self._roster_watched(epoch):
+                roster = self._topic_at(epoch)
+                wanted[roster.dht_key] = (roster, False)
+        for key in [key for key in self._watches if key not in wanted]:
+            self._watches.pop(key).cancel()
+        for key, (topic, is_call) in wanted.items():
+            if key not in self._watches:
+                name = f"watch epoch {topic.epoch}"
+                self._watches[key] = asyncio.create_task(self._watch(topic, is_call), name=name)
+        self._present = {epoch: keys for epoch, keys in self._present.items() if epoch in epochs}
+
+    async def _watch(self, topic: Topic, is_call: bool) -> None:
         async with aclosing(self._directory.watch(topic.dht_key)) as envelopes:
             async for envelope in envelopes:
-                self._offer(envelope, topic)
+                self._offer(envelope, topic, is_call=is_call)
 
-    def _offer(self, envelope: bytes, topic: Topic) -> None:
+    def _offer(self, envelope: bytes, topic: Topic, *, is_call: bool = False) -> None:
         try:
-            opened = open_record(envelope, topic, time.time())
+            opened = open_record(envelope, topic, self._unix_time())
         except DecodeError as error:
             self._drops.count("record", error.reason)
             return
         if opened.record.node_key == self._own_node_key:
+            self._own_record_seen(opened.sequence)
             return
-        change = self._roster.offer(opened, time.time())
+        if not is_call:
+            self._count(opened, topic.epoch)
+        if is_call:
+            if self._roster.admits(opened, self._unix_time()) and not opened.record.leaving:
+                self._caller_found(opened)
+                self._record_seen(opened)
+            return
+        change = self._roster.offer(opened, self._unix_time())
         if change in (Change.STALE, Change.FULL):
             self._drops.count("record", change.value)
             return
         if change in (Change.NEW, Change.UPDATED):
             self._member_found(opened)
         self._record_seen(opened)
+
+    def _count(self, opened: OpenedRecord, epoch: int) -> None:
+        present = self._present.setdefault(epoch, set())
+        before = len(present)
+        if opened.record.leaving:
+            present.discard(opened.record.node_key)
+        elif len(present) < MAX_MEMBERS:
+            present.add(opened.record.node_key)
+        if len(present) != before:
+            self._roster_changed()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from virtual_time import run
@@ -146,3 +147,31 @@ async def test_strangers_records_are_dropped_and_counted() -> None:
     await member.finder.look_up()
     assert not member.found
     assert sum(member.drops.as_dict().values()) >= 2
+
+
+@scenario
+async def test_a_place_that_closes_and_opens_again_gets_the_same_envelope() -> None:
+    """Another envelope with the same sequence number would be refused for ever."""
+    directory = MemoryDirectory()
+    member = Member(directory, 1, "one")
+    seen: list[tuple[bytes, bytes]] = []
+    publish = directory.publish
+
+    async def noting(dht_key: bytes, envelope: bytes) -> int:
+        seen.append((dht_key, envelope))
+        return await publish(dht_key, envelope)
+
+    directory.publish = noting  # type: ignore[method-assign]
+    wanted = [True]
+    extra = bytes([6]) * 32
+    member.announcer._more_topics = lambda epoch: [Topic.derive(extra, epoch)] if wanted[0] else []
+    task = asyncio.create_task(member.announcer.run())
+    await asyncio.sleep(1)
+    for wanted[0] in (False, True):
+        member.announcer.announce()
+        await asyncio.sleep(30)
+    keys = {Topic.derive(extra, epoch).dht_key for epoch in range(int(time.time() // 3600) + 2)[-3:]}
+    envelopes = [envelope for key, envelope in seen if key in keys]
+    assert len(envelopes) >= 2
+    assert len(set(envelopes)) == len({key for key, _ in seen if key in keys})
+    await stop(task)
