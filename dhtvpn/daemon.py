@@ -94,7 +94,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         say=events.say,
     )
     stack.push_async_callback(local_end.close)
-    sources = open_sources(config, port, local_end.interface, drops, stack)
+    sources = await open_sources(config, port, local_end.interface, drops, stack)
     node = Node(
         config,
         identity=identity,

@@ -29,7 +29,7 @@ from dhtvpn.system import links
 log = logging.getLogger(__name__)
 
 
-def open_sources(
+async def open_sources(
     config: NodeConfig, port: UdpPort, interface: str, drops: Drops, stack: AsyncExitStack
 ) -> Sources:
     """Make every source that is chosen, and its sockets; nothing is sent or read before ``Sources.start``.
@@ -44,14 +44,19 @@ def open_sources(
         sources.append(_lan(config, interface, drops, stack))
     kademlia: KademliaDirectory | None = None
     if Discovery.KADEMLIA in config.discovery:
-        kademlia = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
-        port.on_dht(kademlia.handle_datagram)
+        kademlia = _kademlia(port, drops)
         sources.append(kademlia_source(kademlia))
     if Discovery.MAINLINE in config.discovery:
         sources.append(broken_source(MAINLINE, "this version has no mainline backend"))
     opened = Sources(sources, dht=kademlia, hints=hints, drops=drops)
     stack.push_async_callback(opened.close)
     return opened
+
+
+def _kademlia(port: UdpPort, drops: Drops) -> KademliaDirectory:
+    directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
+    port.on_dht(directory.handle_datagram)
+    return directory
 
 
 def _lan(config: NodeConfig, interface: str, drops: Drops, stack: AsyncExitStack) -> Source:
