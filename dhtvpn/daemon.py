@@ -23,7 +23,6 @@ from dhtvpn.confinement.account import take_over
 from dhtvpn.confinement.places import readable
 from dhtvpn.confinement.process import Confinement, confine
 from dhtvpn.control.server import ControlServer
-from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DamagedStateError, SystemRefusedError
@@ -40,6 +39,7 @@ from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.node import Node
+from dhtvpn.node.sources import open_sources
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.records.record import Candidate
 from dhtvpn.system import links
@@ -94,15 +94,13 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         say=events.say,
     )
     stack.push_async_callback(local_end.close)
-    directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
-    port.on_dht(directory.handle_datagram)
-    stack.push_async_callback(directory.close)
+    sources = await open_sources(config, port, local_end.interface, drops, stack)
     node = Node(
         config,
         identity=identity,
         claim=claim,
         port=port,
-        directory=directory,
+        sources=sources,
         local_end=local_end,
         surroundings=_surroundings(config, port, local_end.interface),
         make_agent=_agent_maker(port),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dhtvpn import files
+from dhtvpn.choices import Discovery
 from dhtvpn.errors import DamagedStateError, DhtVpnError, NotFoundError, SystemRefusedError, UsageError
 from dhtvpn.membership import network_id as membership
 from dhtvpn.membership.network_id import Mode, NetworkId
@@ -33,6 +34,7 @@ NETWORK_FILE_VERSION = 1
 NETWORK_ID_PREFIX = "dv1"
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,32}")
 MAX_BOOTSTRAP = 32  # ours: addresses kept per network; the oldest are forgotten first
+MAX_PEERS = 32  # ours: the same for hints
 STATE_DIRECTORY_MODE = 0o711
 SOCKET_PATH_LIMIT = 107  # bytes: sun_path holds 108 with its closing zero (unix(7))
 
@@ -60,6 +62,10 @@ class KnownNetwork:
     interface: str | None = None
     cipher: Cipher | None = None
     bootstrap: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    """Hints: where members are, ``HOST:PORT`` as typed."""
+    discovery: tuple[Discovery, ...] = ()
+    """Sources of records; empty: the default."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``network.json`` holds. It is secret: it contains the network-id."""
@@ -74,6 +80,8 @@ class KnownNetwork:
             "interface": self.interface,
             "cipher": self.cipher.value if self.cipher else None,
             "bootstrap": list(self.bootstrap),
+            "peers": list(self.peers),
+            "discovery": [source.value for source in self.discovery],
         }
 
 
@@ -158,6 +166,8 @@ class NetworkStore:
         interface: str | None = None,
         cipher: Cipher | None = None,
         bootstrap: Sequence[str] = (),
+        peers: Sequence[str] = (),
+        discovery: Sequence[Discovery] = (),
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
 
@@ -177,14 +187,15 @@ class NetworkStore:
                 known = KnownNetwork(chosen, network_id, directory)
             elif name is not None and name != known.name:
                 raise UsageError(f"this network is known here as {known.name!r}, not {name!r}")
-            merged = tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP]
             updated = replace(
                 known,
                 hostname=hostname or known.hostname,
                 port=port if port is not None else known.port,
                 interface=interface or known.interface,
                 cipher=cipher or known.cipher,
-                bootstrap=merged,
+                bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
+                peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
+                discovery=tuple(discovery) or known.discovery,
             )
             self._save(updated)
         return updated
@@ -300,11 +311,9 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
     if port is not None and not (isinstance(port, int) and 0 < port < 65536):
         raise ValueError("port")
     hostname, interface, cipher = (content.get(key) for key in ("hostname", "interface", "cipher"))
-    bootstrap = content.get("bootstrap", [])
+    bootstrap, peers, discovery = (_texts(content, key) for key in ("bootstrap", "peers", "discovery"))
     if not all(value is None or isinstance(value, str) for value in (hostname, interface, cipher)):
         raise TypeError("hostname, interface or cipher")
-    if not isinstance(bootstrap, list) or not all(isinstance(address, str) for address in bootstrap):
-        raise TypeError("bootstrap")
     return KnownNetwork(
         name=directory.name,
         network_id=NetworkId.decode(text),
@@ -316,7 +325,17 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         interface=interface,
         cipher=Cipher(cipher) if cipher is not None else None,
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
+        peers=tuple(peers[:MAX_PEERS]),
+        discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
     )
+
+
+def _texts(content: dict[str, Any], key: str) -> list[str]:
+    """The list of texts called ``key``; empty where there is none. Raises TypeError."""
+    texts = content.get(key, [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(key)
+    return texts
 
 
 def _copy_once(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery, parse_discovery, require_available
 from dhtvpn.cli import detach, logs, output
 from dhtvpn.cli.nodes import running_process
 from dhtvpn.cli.options import (
@@ -48,6 +49,8 @@ class Choices:
     port: int | None
     interface: str | None
     cipher: Cipher | None
+    peers: tuple[str, ...] = ()
+    discovery: tuple[Discovery, ...] = ()
 
 
 @app.command(
@@ -56,6 +59,7 @@ class Choices:
         "sudo dhtvpn join home --detach              a network known here",
         "sudo dhtvpn join - --network home < id.txt  the id stays out of 'ps'",
         "sudo dhtvpn join home --bootstrap node.example.net:4690",
+        "sudo dhtvpn join home --peer 192.0.2.7:50123 --discovery lan,kademlia",
     )
 )
 def join(
@@ -73,6 +77,18 @@ def join(
     bootstrap: Annotated[
         list[str] | None,
         typer.Option("--bootstrap", metavar="HOST:PORT", help="A node to start from. May be repeated."),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", metavar="HOST:PORT", help="Where a member is, asked at once. Repeatable."),
+    ] = None,
+    discovery: Annotated[
+        str | None,
+        typer.Option(
+            "--discovery",
+            metavar="SOURCES",
+            help="How members are looked for: lan, kademlia, mainline, with commas. [default: lan,kademlia]",
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="The UDP port to use.")
@@ -96,11 +112,12 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, port, interface, cipher) is remembered for the next time. A network that
-    is new to this machine is called net-... here, or as you say with --network.
+    What you choose (name, bootstrap, peer, discovery, port, interface, cipher) is remembered for the next
+    time. A network that is new to this machine is called net-... here, or as you say with --network.
     """
     chosen = session(context, state_dir, network, as_json)
-    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher)
+    sources = parse_discovery(discovery) if discovery is not None else ()
+    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources)
     _check(choices)
     known = _resolve(chosen, which, choices)
     _check_machine(chosen, known)
@@ -117,8 +134,9 @@ def _check(choices: Choices) -> None:
             f"--name {choices.hostname!r} is no host name: use up to 63 of the characters a-z, 0-9 and -, "
             "with no - at either end"
         )
-    for address in choices.bootstrap:
+    for address in (*choices.bootstrap, *choices.peers):
         split_host_port(address)
+    require_available(choices.discovery)
     if choices.interface is not None and not INTERFACE_NAME.fullmatch(choices.interface):
         raise UsageError(
             f"--interface {choices.interface!r} is no interface name: use up to 15 letters, digits, _ . -"
@@ -155,6 +173,8 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         interface=choices.interface,
         cipher=choices.cipher,
         bootstrap=choices.bootstrap,
+        peers=choices.peers,
+        discovery=choices.discovery,
     )
 
 
@@ -166,6 +186,7 @@ def _check_machine(chosen: Session, known: KnownNetwork) -> None:
             f"this machine is already in {known.name} (pid {process_id}): "
             "see 'dhtvpn status', or stop it with 'dhtvpn leave'"
         )
+    require_available(known.discovery)
     require_net_admin()
     if not TUN_DEVICE.exists():
         raise SystemRefusedError(
@@ -213,6 +234,8 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         interface=known.interface,
         cipher=known.cipher or Cipher.AUTO,
         socket_path=socket_path(chosen.state_dir, known.name),
+        peers=known.peers,
+        discovery=known.discovery or DEFAULT_DISCOVERY,
     )
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)

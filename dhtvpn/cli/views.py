@@ -29,6 +29,8 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     seen_at = ", ".join(nat["public_endpoints"]) or "public endpoint not known"
     facts.add_row("NAT", _text(f"{nat['mapping']}; {seen_at}"))
     facts.add_row("DHT", _text(f"{dht['nodes']} nodes, record stored at {dht['records_published']}"))
+    if sources := document.get("sources"):
+        facts.add_row("Sources", _text(_sources(sources)))
     facts.add_row("Engine", _text(_engine(document["engine"])))
     facts.add_row("Up", _text(duration(document["uptime_s"])))
     if dropped := document.get("drops"):
@@ -74,6 +76,8 @@ def peer_details(listing: Sequence[Mapping[str, Any]]) -> RenderableType:
         name.append(plain(peer["state"]), style=STATE_STYLES.get(peer["state"], ""))
         grid.add_row(_text(""), name)
         grid.add_row(_text("addresses"), _text(f"{_or_dash(peer['ipv4'])}  {_or_dash(peer['ipv6'])}"))
+        if found_by := peer.get("found_by"):
+            grid.add_row(_text("found by"), _text(found_by))
         if peer["path"] is not None:
             path = f"{peer['path']} by {_or_dash(peer['endpoint'])}, {milliseconds(peer['rtt_ms'])}"
             if peer["mtu"] is not None:
@@ -156,6 +160,12 @@ def _drops(counts: Mapping[str, int]) -> str:
     return shown + (
         f", and {len(largest) - MAX_DROPS_SHOWN} more kinds" if len(largest) > MAX_DROPS_SHOWN else ""
     )
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Those that are of use or have found anybody, each with what it says of itself."""
+    shown = [source for source in sources if source["works"] or source["peers_found"]] or sources
+    return "; ".join(f"{source['name']} ({source['detail']})" for source in shown)
 
 
 def _engine(engine: Mapping[str, Any]) -> str:

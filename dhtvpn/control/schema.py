@@ -60,10 +60,23 @@ class DhtPart(TypedDict):
     clock_offset_s: float | None
 
 
+class SourcePart(TypedDict):
+    """A source of other members' records: ``lan``, ``kademlia``, ``mainline``, ``hint``, or ``remembered``,
+    which is no directory but the peers of an earlier run. ``works``: whether it is of use now; ``detail``
+    says more to a person. ``peers_found``: peers that it found first. ``records_published``: holders that
+    confirmed the last publication there."""
+
+    name: str
+    works: bool
+    detail: str
+    peers_found: int
+    records_published: int
+
+
 class PeerPart(TypedDict):
-    """One other member. ``last_handshake_s``: seconds since the last completed handshake. ``mtu``: bytes of
-    the longest packet that the path takes. ``cipher``: what seals the packets that go there, "aes-256-gcm"
-    or "chacha20-poly1305"."""
+    """One other member. ``found_by``: the name of the source that found it first. ``last_handshake_s``:
+    seconds since the last completed handshake. ``mtu``: bytes of the longest packet that the path takes.
+    ``cipher``: what seals the packets that go there, "aes-256-gcm" or "chacha20-poly1305"."""
 
     name: str
     id: str
@@ -78,6 +91,7 @@ class PeerPart(TypedDict):
     rx_bytes: int
     tx_bytes: int
     last_handshake_s: float | None
+    found_by: str | None
 
 
 class EnginePart(TypedDict):
@@ -108,6 +122,7 @@ class StatusDocument(TypedDict):
     node: NodePart
     nat: NatPart
     dht: DhtPart
+    sources: list[SourcePart]
     peers: list[PeerPart]
     drops: dict[str, int]
     engine: EnginePart

@@ -45,6 +45,10 @@ class NewestEnvelopes:
         self._pending.clear()
         return taken
 
+    def held(self) -> list[tuple[bytes, int]]:
+        """(slot, sequence) of every slot's newest."""
+        return [(slot, held[0]) for slot, held in self._slots.items()]
+
     def have(self) -> bytes:
         """The ``have`` list for requests: what storing nodes need not send again."""
         newest_first = sorted(self._slots.items(), key=lambda item: -item[1][1])

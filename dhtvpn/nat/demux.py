@@ -16,6 +16,10 @@ DHT_PREFIX = 0xD7
 """First byte of a DHT datagram. Ours: outside RFC 7983's ranges for STUN, TURN, DTLS and RTP."""
 
 DHT_PREFIX_BYTES = bytes([DHT_PREFIX])
+NOTE_PREFIX = 0xD8
+"""First byte of a sealed datagram between members (docs/protocol/lan.md). Ours, beside the DHT's."""
+
+NOTE_PREFIX_BYTES = bytes([NOTE_PREFIX])
 RESERVED = b"\x00\x00\x00"
 """The three bytes after a WireGuard message type (WireGuard whitepaper, section 5.4)."""
 
@@ -27,6 +31,7 @@ class Kind(Enum):
     TUNNEL_HANDSHAKE = "tunnel handshake"
     TUNNEL_DATA = "tunnel data"
     DHT = "dht"
+    NOTE = "note"
     UNKNOWN = "unknown"
 
 
@@ -42,6 +47,8 @@ def classify(data: bytes) -> Kind:
     first = data[0]
     if first == DHT_PREFIX:
         return Kind.DHT
+    if first == NOTE_PREFIX:
+        return Kind.NOTE
     if 1 <= first <= 5 and data[1:4] == RESERVED:
         return Kind.TUNNEL_HANDSHAKE if first <= 3 else Kind.TUNNEL_DATA
     if first <= 3 and len(data) >= STUN_HEADER and data[4:8] == STUN_COOKIE:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.nat.demux import DHT_PREFIX_BYTES, Kind, classify
+from dhtvpn.nat.demux import DHT_PREFIX_BYTES, NOTE_PREFIX_BYTES, Kind, classify
 from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
 from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
@@ -36,7 +36,7 @@ _SEND_DROPS = {
     errno.EMSGSIZE: "send_too_long",
 }
 
-_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.STUN))
+_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN))
 
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
@@ -155,6 +155,14 @@ class UdpPort:
 
         self._handlers[Kind.DHT] = without_prefix
 
+    def on_note(self, handler: DatagramHandler) -> None:
+        """Who gets members' sealed datagrams, prefix byte removed."""
+
+        def without_prefix(data: bytes, source: Endpoint) -> None:
+            handler(data[1:], source)
+
+        self._handlers[Kind.NOTE] = without_prefix
+
     def on_tunnel(self, handler: DatagramHandler) -> None:
         """Who gets handshake messages, types 1-3."""
         self._handlers[Kind.TUNNEL_HANDSHAKE] = handler
@@ -185,6 +193,10 @@ class UdpPort:
     def send_dht(self, data: bytes, endpoint: Endpoint) -> bool:
         """Send a DHT datagram: the prefix byte is put before ``data``."""
         return self.answer(DHT_PREFIX_BYTES + data, endpoint)
+
+    def send_note(self, data: bytes, endpoint: Endpoint) -> bool:
+        """Send a member's sealed datagram: the prefix byte is put before ``data``."""
+        return self.answer(NOTE_PREFIX_BYTES + data, endpoint)
 
     def answer(self, data: bytes, endpoint: Endpoint) -> bool:
         """Like :meth:`send`, from the address at which ``endpoint`` was last heard, if it was."""

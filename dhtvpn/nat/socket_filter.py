@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from dhtvpn.nat.demux import DHT_PREFIX, STUN_COOKIE, STUN_HEADER
+from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
 
@@ -27,6 +27,9 @@ DATA_LEAST: Final = 32
 
 DHT_LEAST, DHT_MOST, DHT_KINDS = 23, 1201, 3
 """Prefix, kind, message id and an octet of body; the longest; kinds 0 to 2 (docs/protocol/dht.md)."""
+
+NOTE_SIZE: Final = 1193
+"""Prefix and a sealed datagram between members: always this (docs/protocol/lan.md)."""
 
 STUN_MOST: Final = 1280
 
@@ -96,6 +99,8 @@ def control_filter(
     add, place = assembler.add, assembler.place
     add(_LOAD_BYTE, UDP_HEADER)
     add(_JUMP_EQUAL, DHT_PREFIX, "dht")
+    if index_tag is not None:
+        add(_JUMP_EQUAL, NOTE_PREFIX, "note")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
@@ -110,6 +115,9 @@ def control_filter(
         if data:
             place("data")
             _data(assembler, index_tag)
+        place("note")
+        add(_LOAD_LENGTH)
+        add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")
@@ -137,6 +145,22 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     assembler.place("data")
     _data(assembler, index_tag)
     assembler.place("take")
+    assembler.add(_RETURN, TAKE)
+    assembler.place("drop")
+    assembler.add(_RETURN, DROP)
+    return assembler.program()
+
+
+def group_filter(family: int, size: int) -> tuple[Instruction, ...]:
+    """Datagrams of ``size`` octets that were sent to a group, and no others."""
+    assembler = _Assembler()
+    assembler.add(_LOAD_LENGTH)
+    assembler.add(_JUMP_EQUAL, UDP_HEADER + size, "", "drop")
+    # the destination's first octet: 24 octets into an IPv6 header, 16 into an IPv4 header
+    assembler.add(_LOAD_BYTE, _NETWORK_HEADER + (24 if family == 6 else 16))
+    if family == 4:
+        assembler.add(_AND, 0xF0)  # 224.0.0.0/4 (RFC 5771)
+    assembler.add(_JUMP_EQUAL, 0xFF if family == 6 else 0xE0, "", "drop")
     assembler.add(_RETURN, TAKE)
     assembler.place("drop")
     assembler.add(_RETURN, DROP)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.sources import Dht
 from dhtvpn.endpoint import Endpoint, split_host_port
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,21 @@ async def resolve(names: Sequence[str], families: frozenset[int]) -> list[Endpoi
     return list(dict.fromkeys(usable))[:MAX_ADDRESSES]
 
 
+async def first_endpoints(
+    names: Sequence[str], remembered: Sequence[Endpoint], families: frozenset[int]
+) -> list[Endpoint]:
+    """Whom to ask first: the addresses given, then the contacts of earlier runs."""
+    named = await resolve(names, families)
+    return list(dict.fromkeys([*named, *remembered]))[:MAX_ADDRESSES]
+
+
 class Bootstrapper:
     """Keeps a directory in touch with the DHT."""
 
     def __init__(
         self,
         *,
-        directory: KademliaDirectory,
+        directory: Dht,
         names: Sequence[str],
         remembered: Sequence[Endpoint],
         families: frozenset[int],
@@ -63,9 +71,8 @@ class Bootstrapper:
         self._answered = answered
 
     async def endpoints(self) -> list[Endpoint]:
-        """Whom to ask first: the bootstrap addresses, then the contacts of earlier runs."""
-        named = await resolve(self._names, self._families)
-        return list(dict.fromkeys([*named, *self._remembered]))[:MAX_ADDRESSES]
+        """See :func:`first_endpoints`."""
+        return await first_endpoints(self._names, self._remembered, self._families)
 
     async def run(self) -> None:
         """Bootstrap, again whenever the table has run empty; until cancelled."""
@@ -97,7 +104,7 @@ class Bootstrapper:
 
     def _nobody_answers(self, endpoints: Sequence[Endpoint], pause: float) -> str:
         if not self._names and not self._remembered:
-            return "no bootstrap node is known: join with --bootstrap HOST:PORT (waiting for peers meanwhile)"
+            return "no bootstrap node is known: join with --bootstrap HOST:PORT (other sources are asked)"
         if not endpoints:
             return f"{', '.join(self._names)}: no address found; trying again in {pause:.0f} s"
         listed = ", ".join(str(endpoint) for endpoint in endpoints[:3])

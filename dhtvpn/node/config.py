@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery
 from dhtvpn.errors import UsageError
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.networks import Cipher
@@ -38,5 +39,8 @@ class NodeConfig:
     interface: str | None
     cipher: Cipher
     socket_path: Path
+    peers: tuple[str, ...] = ()
+    """Hints: ``HOST:PORT`` of members, as typed."""
+    discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY
     roster_size: int = field(default_factory=roster_size)
     """Members that are all connected to each other; beyond that they are looked up."""

@@ -5,6 +5,7 @@ reason, one that passes is offered to the roster, and only what is news there go
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ class Finder:
         member_found: Callable[[OpenedRecord], None],
         member_expired: Callable[[bytes], None],
         drops: Drops,
+        record_seen: Callable[[OpenedRecord], None] = lambda _: None,
         own_record_seen: Callable[[int], None] = lambda _: None,
         more_topics: Callable[[int], Sequence[Topic]] = lambda _: (),
         caller_found: Callable[[OpenedRecord], None] = lambda _: None,
@@ -50,7 +52,8 @@ class Finder:
     ) -> None:
         """``topic_at``: the roster topic of an epoch. ``more_topics``: those under which others call us;
         whoever does so goes to ``caller_found``, news or not. ``roster_changed``: :meth:`members_in` has
-        another answer. ``roster_watched``: whether the roster of an epoch is of use."""
+        another answer. ``roster_watched``: whether the roster of an epoch is of use. ``record_seen`` gets
+        every good record, news or not, after the others."""
         self._directory = directory
         self._topic_at = topic_at
         self._more_topics = more_topics
@@ -61,6 +64,7 @@ class Finder:
         self._roster_changed, self._roster_watched = roster_changed, roster_watched
         self._member_expired = member_expired
         self._drops = drops
+        self._record_seen = record_seen
         self._own_record_seen = own_record_seen
         self._unix_time = unix_time
         self._watches: dict[bytes, asyncio.Task[None]] = {}
@@ -95,6 +99,15 @@ class Finder:
                     self._offer(envelope, topic)
 
         await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(self._unix_time())))
+
+    def recall(self, envelope: bytes) -> None:
+        """An envelope from an earlier run. Of no use unless it is from an epoch that is looked in now."""
+        for epoch in lookup_epochs(self._unix_time()):
+            topic = self._topic_at(epoch)
+            with contextlib.suppress(DecodeError):
+                open_record(envelope, topic, self._unix_time())
+                self._offer(envelope, topic)
+                return
 
     def members_in(self, epoch: int) -> int:
         """How many other members have been seen in the roster topic of ``epoch``; one who says that it leaves
@@ -140,12 +153,15 @@ class Finder:
         if is_call:
             if self._roster.admits(opened, self._unix_time()) and not opened.record.leaving:
                 self._caller_found(opened)
+                self._record_seen(opened)
             return
         change = self._roster.offer(opened, self._unix_time())
         if change in (Change.STALE, Change.FULL):
             self._drops.count("record", change.value)
-        elif change in (Change.NEW, Change.UPDATED):
+            return
+        if change in (Change.NEW, Change.UPDATED):
             self._member_found(opened)
+        self._record_seen(opened)
 
     def _count(self, opened: OpenedRecord, epoch: int) -> None:
         present = self._present.setdefault(epoch, set())

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dhtvpn.discovery.sources import REMEMBERED
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
@@ -33,6 +34,12 @@ class Member:
     connector: Connector
     claim: Claim
     sequence: int = 0
+    found_by: str | None = None
+    """The source that brought its first record in this run, or "remembered"."""
+    envelope: bytes | None = None
+    """Its newest record as published, for the disk."""
+    record_seen_at: float = 0.0
+    """Unix seconds; 0 when no record was seen in this run."""
 
 
 class Members:
@@ -85,9 +92,18 @@ class Members:
         if member is None:
             return
         member.sequence = sequence
+        member.found_by = REMEMBERED
         member.connector.known_endpoints = [e for e in endpoints if self._surroundings.may_send_to(e)]
         if member.connector.known_endpoints:
             member.connector.start()
+
+    def record_seen(self, node_key: bytes, envelope: bytes, source: str, unix_time: float) -> None:
+        """``envelope`` is the newest of this member, and ``source`` brought it."""
+        member = self._members.get(node_key)
+        if member is not None:
+            member.envelope = envelope
+            member.record_seen_at = unix_time
+            member.found_by = member.found_by or source
 
     def record_arrived(self, record: EndpointRecord, sequence: int) -> None:
         """A verified record that is news to the roster. Raises nothing: bad keys are dropped and counted."""

@@ -28,15 +28,18 @@ class Memory:
         members: Members,
         tunnels: Tunnels,
         known_contacts: Callable[[], list[Endpoint]],
+        record_recalled: Callable[[bytes], None] = lambda envelope: None,
         floors: Floors | None = None,
         roster: Roster | None = None,
         announcer: Announcer | None = None,
     ) -> None:
+        """``record_recalled`` gets each remembered member's newest envelope, once the member is known."""
         self._peers = peers
         self._contacts = contacts
         self._members = members
         self._tunnels = tunnels
         self._known_contacts = known_contacts
+        self._record_recalled = record_recalled
         self._floors, self._roster, self._announcer = floors, roster, announcer
         self._last_seen: dict[bytes, float] = {}
 
@@ -56,6 +59,8 @@ class Memory:
             self._members.remember(
                 claim, peer.name, list(peer.endpoints), peer.tunnel_timestamp, peer.sequence
             )
+            if peer.envelope is not None:
+                self._record_recalled(peer.envelope)
             contacts.extend(peer.endpoints[:1])
         return list(dict.fromkeys(contacts))
 
@@ -83,9 +88,10 @@ class Memory:
             node_key=node_key,
             name=member.peer.name,
             endpoints=tuple(member.connector.known_endpoints),
-            last_seen=self._last_seen.get(node_key, 0.0),
+            last_seen=max(self._last_seen.get(node_key, 0.0), member.record_seen_at),
             tunnel_timestamp=self._tunnels.greatest_timestamp(member.peer),
             sequence=member.sequence,
             ipv4_attempt=member.claim.attempt,
             ipv4_since=member.claim.since,
+            envelope=member.envelope,
         )

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from dhtvpn.confinement.process import Confinement
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
-from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
+from dhtvpn.discovery.sources import REMEMBERED, Dht, Sources
 from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.identity import Identity, short_id
 from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_network
@@ -23,7 +24,7 @@ from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
-from dhtvpn.node.bootstrap import Bootstrapper
+from dhtvpn.node.bootstrap import Bootstrapper, first_endpoints
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
@@ -31,6 +32,7 @@ from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.floors import Floors
+from dhtvpn.node.hints import keep_aiming
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
@@ -71,7 +73,7 @@ class Node:
         identity: Identity,
         claim: OwnClaim,
         port: UdpPort,
-        directory: KademliaDirectory,
+        sources: Sources,
         local_end: LocalEnd,
         surroundings: Surroundings,
         make_agent: AgentMaker,
@@ -82,8 +84,11 @@ class Node:
         self.config = config
         self.claim = claim
         self.port = port
-        self.directory = directory
-        self.directory.read_only = True  # until a survey shows that strangers can reach us
+        self.sources = sources
+        self.directory = sources.race
+        self.dht = sources.dht
+        if self.dht is not None:
+            self.dht.read_only = True  # until a survey shows that strangers can reach us
         self.local_end = local_end
         self.engine_restarts = 0
         self.failure: SystemRefusedError | None = None
@@ -139,7 +144,7 @@ class Node:
         self.announcer = self._make_announcer()
         self.finder = self._make_finder()
         self.on_demand.use(self.announcer, self.finder)
-        self.clock = ClockComparison(ask=lambda: directory.ask_time(directory.contacts()), say=events.say)
+        self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
         local_end.listener = self
         port.on_tunnel(self.tunnels.datagram_received)
@@ -199,6 +204,7 @@ class Node:
             member_found=self._member_found,
             member_expired=self.members.record_expired,
             drops=self.drops,
+            record_seen=self._record_seen,
             own_record_seen=self.announcer.seen_own,
             more_topics=self.on_demand.watched_topics,
             caller_found=self._connect,
@@ -212,7 +218,8 @@ class Node:
             RememberedContacts(self.config.network_directory / "contacts.json"),
             members=self.members,
             tunnels=self.tunnels,
-            known_contacts=self.directory.contacts,
+            known_contacts=self.sources.contacts,
+            record_recalled=self.finder.recall,
             floors=Floors(self.config.network_directory / "sequences.json"),
             roster=self.roster,
             announcer=self.announcer,
@@ -220,27 +227,29 @@ class Node:
 
     async def run(self) -> None:
         """Find and connect everyone, until cancelled or ``stop_requested``."""
-        await self.directory.start()
-        contacts = self._memory.recall()
+        contacts = self._memory.recall()  # first of all: it needs nobody's answer but the peer's
+        await self.sources.start()
         self.stock.load(self.taken_ipv4())
-        bootstrapper = Bootstrapper(
-            directory=self.directory,
-            names=self.config.bootstrap,
-            remembered=contacts,
-            families=frozenset(self.port.families),
-            say=self.events.say,
-            answered=self._directory_reached,
-        )
-        loops = (
-            bootstrapper.run(),
-            self._survey_loop(bootstrapper),
+        loops = [
+            self._survey_loop(contacts),
             self._announce_when_surveyed(),
             self.finder.run(),
             self.on_demand.run(),
-            self._compare_clocks_when_reached(),
             self._save_loop(),
             self._expire_stock_loop(),
-        )
+        ]
+        if self.sources.hints is not None and self.config.peers:
+            loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
+        if self.dht is not None:
+            bootstrapper = Bootstrapper(
+                directory=self.dht,
+                names=self._known_names,
+                remembered=contacts,
+                families=self._families,
+                say=self.events.say,
+                answered=self._directory_reached,
+            )
+            loops += [bootstrapper.run(), self._compare_clocks_when_reached(self.dht)]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
             await self.stop_requested.wait()
@@ -342,16 +351,17 @@ class Node:
 
     # Loops
 
-    async def _survey_loop(self, bootstrapper: Bootstrapper) -> None:
-        servers = await bootstrapper.endpoints()
+    async def _survey_loop(self, remembered: Sequence[Endpoint]) -> None:
+        servers = await first_endpoints(self._known_names, remembered, self._families)
         for number in range(1 << 62):
-            known = self.directory.contacts()
+            known = self.sources.contacts()
             try:
                 changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
             except SystemRefusedError as error:
                 self.events.say("warning", str(error))
                 changed = False
-            self.directory.read_only = self.surroundings.mapping is not Mapping.NONE
+            if self.dht is not None:
+                self.dht.read_only = self.surroundings.mapping is not Mapping.NONE
             if changed:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
@@ -366,10 +376,13 @@ class Node:
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
 
-    async def _compare_clocks_when_reached(self) -> None:
-        while not self.directory.size:
+    async def _compare_clocks_when_reached(self, dht: Dht) -> None:
+        while not dht.size:
             await self.events.changed(LONE_CHECK_S)
         await self.clock.run()
+
+    async def _clocks_of_others(self) -> list[float]:
+        return await self.dht.ask_time(self.dht.contacts()) if self.dht is not None else []
 
     async def _save_loop(self) -> None:
         while True:
@@ -398,6 +411,7 @@ class Node:
 
     def _connect(self, opened: OpenedRecord) -> None:
         self.members.record_arrived(opened.record, opened.sequence)
+        self._record_seen(opened)
         self._mtu_routes.refresh()  # it may have another IPv4 address now
         self._contended(opened)
 
@@ -409,6 +423,10 @@ class Node:
             self._in_background(self._move(self.claim.address))
             self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
             self.announcer.announce()
+
+    def _record_seen(self, opened: OpenedRecord) -> None:
+        source = self.directory.source_of(opened.envelope) or REMEMBERED
+        self.members.record_seen(opened.record.node_key, opened.envelope, source, time.time())
 
     async def _move(self, address: IPv4Address) -> None:
         await self.local_end.move(address)
@@ -470,6 +488,15 @@ class Node:
             self.events.say("warning", str(error))
 
     # Facts
+
+    @property
+    def _families(self) -> frozenset[int]:
+        return frozenset(self.port.families)
+
+    @property
+    def _known_names(self) -> tuple[str, ...]:
+        """Whom to ask first: members are DHT nodes and answer STUN as bootstrap nodes do."""
+        return (*self.config.bootstrap, *self.config.peers)
 
     def _topic_at(self, epoch: int) -> Topic:
         if epoch not in self._topics:

@@ -4,8 +4,10 @@ Its shape is a contract with scripts (docs/local-api.md): fields are added, neve
 """
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dhtvpn.discovery.sources import KADEMLIA, REMEMBERED, Condition
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer
 
@@ -36,11 +38,12 @@ def status_document(node: "Node") -> dict[str, Any]:
             "public_endpoints": [str(endpoint) for endpoint in node.surroundings.public_endpoints],
         },
         "dht": {
-            "nodes": node.directory.size,
-            "records_published": max(node.announcer.confirmed.values(), default=0),
-            "records_stored": node.directory.stored,
+            "nodes": node.dht.size if node.dht is not None else 0,
+            "records_published": node.directory.confirmed.get(KADEMLIA, 0),
+            "records_stored": node.dht.stored if node.dht is not None else 0,
             "clock_offset_s": None if node.clock.offset_s is None else round(node.clock.offset_s),
         },
+        "sources": sources_document(node),
         "engine": {
             "pid": node.local_end.engine.pid,
             "restarts": node.engine_restarts,
@@ -84,8 +87,35 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
         "rx_bytes": peer.rx_bytes,
         "tx_bytes": peer.tx_bytes,
         "last_handshake_s": None if handshake is None else round(time.monotonic() - handshake, 1),
+        "found_by": _found_by(node, peer),
         "stock": peer.node_key is None,
     }
+
+
+def sources_document(node: "Node") -> list[dict[str, Any]]:
+    """Each source of records, whether it works, and how many peers it has found first."""
+    found = Counter(_found_by(node, peer) for peer in node.table.all())
+    conditions = node.sources.conditions()
+    if remembered := found[REMEMBERED]:
+        working = sum(_found_by(node, p) == REMEMBERED and p.path is not None for p in node.table.all())
+        conditions[REMEMBERED] = Condition(working > 0, f"{working} of {remembered} connected")
+    else:
+        conditions[REMEMBERED] = Condition(False, "no peer known from an earlier run")
+    return [
+        {
+            "name": name,
+            "works": condition.works,
+            "detail": condition.detail,
+            "peers_found": found[name],
+            "records_published": node.directory.confirmed.get(name, 0),
+        }
+        for name, condition in conditions.items()
+    ]
+
+
+def _found_by(node: "Node", peer: Peer) -> str | None:
+    member = node.members.of(peer)
+    return None if member is None else member.found_by
 
 
 def _text(value: object | Endpoint | None) -> str | None:

@@ -73,6 +73,8 @@ class OpenedRecord:
     """The member's own, without the topic's shift: comparable over all topics and epochs."""
     expires: int
     """Unix seconds."""
+    envelope: bytes = field(default=b"", repr=False, compare=False)
+    """What it came in: to be kept, or to tell who brought it."""
 
 
 def seal(  # noqa: PLR0917 - the order of the fields in the envelope
@@ -158,7 +160,7 @@ def open_record(envelope: bytes, topic: Topic, unix_time: float) -> OpenedRecord
     sequence = found.sequence - topic.sequence_shift(record.node_key)
     if not 0 <= sequence < MAX_SEQUENCE:
         raise DecodeError("format", "sequence")
-    return OpenedRecord(record, sequence, found.expires)
+    return OpenedRecord(record, sequence, found.expires, envelope)
 
 
 def _parse(fields: list[Any]) -> Envelope:

@@ -32,7 +32,9 @@ Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
-_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40  # linux/if.h
+_IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_RUNNING = 0x1, 0x8, 0x10, 0x40  # linux/if.h
+_IFF_MULTICAST: Final = 0x1000
+_MULTICAST_LINK: Final = _IFF_UP | _IFF_RUNNING | _IFF_MULTICAST
 _IFA_F_NODAD, _IFA_F_OPTIMISTIC, _IFA_F_DADFAILED = 0x02, 0x04, 0x08  # linux/if_addr.h
 _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x20, 0x40
 _UNUSABLE: Final = _IFA_F_OPTIMISTIC | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
@@ -139,6 +141,14 @@ async def host_addresses(exclude_interfaces: Collection[str] = ()) -> list[Addre
     return list(usable_addresses(links, addresses, exclude_interfaces))
 
 
+async def local_links(exclude_interfaces: Collection[str] = ()) -> list[tuple[int, str, bool, bool]]:
+    """Interfaces behind which there may be neighbours: index, name, whether it has an IPv4 address, and an
+    IPv6 one. Left out: what is down, cannot do multicast or has two ends only, as every tunnel, loopback,
+    and ``exclude_interfaces``. Raises SystemRefusedError."""
+    links, addresses, _ = await _dump("links", "addresses")
+    return list(links_with_neighbours(links, addresses, exclude_interfaces))
+
+
 async def routes_overlapping(network: Network, exclude_interfaces: Collection[str] = ()) -> list[str]:
     """Routes of the main table that share addresses with ``network``, as text for a person.
 
@@ -174,6 +184,23 @@ def usable_addresses(
         if address not in seen:
             seen.add(address)
             yield address
+
+
+def links_with_neighbours(
+    links: Iterable[Mapping[str, Any]], addresses: Iterable[Mapping[str, Any]], exclude: Collection[str]
+) -> Iterator[tuple[int, str, bool, bool]]:
+    """:func:`local_links` on netlink messages (or dictionaries with the same keys)."""
+    families: dict[int, set[int]] = {}
+    for message in addresses:
+        if not (message.get("IFA_FLAGS") or message["flags"]) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
+            families.setdefault(message["index"], set()).add(message["family"])
+    for link in links:
+        flags, name = link["flags"], link.get("IFLA_IFNAME")
+        usable = flags & _MULTICAST_LINK == _MULTICAST_LINK and not flags & (_IFF_LOOPBACK | _IFF_POINTOPOINT)
+        if not usable or name is None or name in exclude or _is_tun(link):
+            continue
+        has = families.get(link["index"], set())
+        yield link["index"], name, socket.AF_INET in has, socket.AF_INET6 in has
 
 
 def _is_tun(link: Mapping[str, Any]) -> bool:

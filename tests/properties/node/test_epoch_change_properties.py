@@ -88,7 +88,7 @@ _TOPICS: dict[int, Topic] = {}
     skew=st.floats(-OVERLAP_S, OVERLAP_S),
     share=st.floats(0, 1),
     delays=st.tuples(st.floats(0, WINDOW_S), st.floats(0, WINDOW_S)),
-    looks=st.lists(st.floats(1, 2000), max_size=4),
+    looks=st.lists(st.floats(1, 1400), max_size=4),
 )
 def test_two_members_find_each_other_at_any_time(
     began: float, skew: float, share: float, delays: tuple[float, float], looks: list[float]

@@ -31,6 +31,19 @@ def peer(name: str, number: int, state: str = "connected") -> dict[str, Any]:
         "rx_bytes": 123_456_789 if up else 0,
         "tx_bytes": 987_654_321_000 if up else 0,
         "last_handshake_s": 93.5 if up else None,
+        "found_by": "kademlia" if up else "remembered",
+    }
+
+
+def source(
+    name: str, *, works: bool, detail: str, peers_found: int = 0, records_published: int = 0
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "works": works,
+        "detail": detail,
+        "peers_found": peers_found,
+        "records_published": records_published,
     }
 
 
@@ -58,6 +71,11 @@ class FakeNode:
             },
             "nat": {"mapping": "endpoint-independent", "public_endpoints": ["192.0.2.7:51820"]},
             "dht": {"nodes": 3, "records_published": 2},
+            "sources": [
+                source("hint", works=False, detail="no --peer given"),
+                source("lan", works=True, detail="eth0, wlan0", peers_found=1),
+                source("kademlia", works=True, detail="3 nodes known", records_published=2),
+            ],
             "peers": self.peers,
             "drops": {"record.signature": 2, "nat.stun": 1},
             "engine": {"pid": 7, "restarts": 2, "offloads": ["udp_segment", "udp_gro"]},

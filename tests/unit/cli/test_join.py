@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from dhtvpn import errors
+from dhtvpn import choices, errors
+from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery
 from dhtvpn.cli import join as join_command
 from dhtvpn.membership import network_id as membership
 from dhtvpn.node.config import NodeConfig
@@ -57,6 +58,46 @@ def test_join_by_id_then_by_name_with_the_same_choices(cli: Cli, daemon: list[An
     assert config.bootstrap == ("node.example:4690",)
     assert cli("join", config.network).exit_code == 0
     assert daemon[1] == config
+
+
+def test_sources_and_hints_are_remembered(cli: Cli, daemon: list[Any]) -> None:
+    assert cli("join", new_id(), "--network", "home").exit_code == 0
+    assert daemon[0].discovery == DEFAULT_DISCOVERY and daemon[0].peers == ()
+    words = ["--discovery", "Kademlia, lan,kademlia", "--peer", "server.example:4000", "--peer", "[::1]:1"]
+    assert cli("join", "home", *words).exit_code == 0
+    assert cli("join", "home").exit_code == 0
+    for config in daemon[1:]:
+        assert config.discovery == (Discovery.KADEMLIA, Discovery.LAN)
+        assert config.peers == ("server.example:4000", "[::1]:1")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--discovery", "lan,carrier-pigeon"], "there is no source 'carrier-pigeon'; choose from lan, kade"),
+        (["--discovery", "lan,,kademlia"], "has an empty place"),
+        (["--discovery", ""], "has an empty place"),
+        (["--peer", "server.example"], "write HOST:PORT"),
+    ],
+)
+def test_sources_that_cannot_be(cli: Cli, daemon: list[Any], words: list[str], sentence: str) -> None:
+    result = cli("join", new_id(), *words)
+    assert result.exit_code == 2 and sentence in result.stderr
+    assert daemon == []
+
+
+def test_mainline_without_libtorrent_says_what_to_install(
+    cli: Cli, daemon: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    result = cli("join", new_id(), "--discovery", "lan,mainline")
+    assert result.exit_code == 1 and "pip install 'dhtvpn[mainline]'" in result.stderr
+    monkeypatch.setattr(choices, "find_spec", lambda name: object())
+    assert cli("join", new_id(), "--network", "home", "--discovery", "mainline").exit_code == 0
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    again = cli("join", "home")
+    assert again.exit_code == 1 and "libtorrent" in again.stderr, "it was there when it was chosen"
+    assert len(daemon) == 1
 
 
 def test_join_from_stdin_under_a_chosen_name(cli: Cli, daemon: list[Any]) -> None:

@@ -44,6 +44,21 @@ def test_engine(offloads: list[str], restarts: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sources", "text"),
+    [
+        ([("hint", False, 0), ("lan", True, 0), ("kademlia", False, 2)], "lan (l); kademlia (k)"),
+        ([("hint", False, 0), ("lan", False, 0)], "hint (h); lan (l)"),
+    ],
+)
+def test_sources(sources: list[tuple[str, bool, int]], text: str) -> None:
+    parts = [
+        {"name": name, "works": works, "detail": name[0], "peers_found": found}
+        for name, works, found in sources
+    ]
+    assert views._sources(parts) == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(None, "-"), (0.04, "0.0 ms"), (12.34, "12.3 ms"), (250.4, "250 ms")]
 )
 def test_milliseconds(value: float | None, text: str) -> None:

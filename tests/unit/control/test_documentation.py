@@ -16,6 +16,7 @@ PARTS = (
     schema.DhtPart,
     schema.EnginePart,
     schema.ConfinementPart,
+    schema.SourcePart,
     schema.PeerPart,
     schema.PingReply,
     schema.ProgressEvent,

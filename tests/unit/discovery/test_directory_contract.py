@@ -5,8 +5,10 @@ from contextlib import aclosing
 
 import pytest
 from discovery_simulation import Network, fake_envelope, fake_inspect, run, writer_of
+from simulated_lan import SimulatedLan
 
 from dhtvpn.discovery.memory import MemoryDirectory
+from dhtvpn.discovery.racing import RacingDirectory
 from dhtvpn.errors import DecodeError
 
 KEY, OTHER = bytes(range(20)), bytes(range(20, 40))
@@ -17,22 +19,37 @@ class World:
 
     def __init__(self, kind: str) -> None:
         self.net = Network()
+        self.lan = SimulatedLan()
         self.kind = kind
+        self.races: list[RacingDirectory] = []
 
     async def __aenter__(self):
         if self.kind == "memory":
             shared = MemoryDirectory(inspect=fake_inspect, unix_time=self.net.unix_time)
             self.publisher = self.reader = shared
+        elif self.kind == "lan":
+            self.publisher, self.reader = await self.lan.machine(1), await self.lan.machine(2)
         else:
             nodes = await self.net.grow(12)
             self.publisher, self.reader = nodes[3], nodes[9]
+        if self.kind == "raced":
+            self.publisher = self._race(kademlia=self.publisher, lan=await self.lan.machine(1))
+            self.reader = self._race(lan=await self.lan.machine(2), kademlia=self.reader)
         return self
 
+    def _race(self, **sources):
+        race = RacingDirectory(sources, inspect=fake_inspect, unix_time=self.net.unix_time)
+        self.races.append(race)
+        return race
+
     async def __aexit__(self, *_):
+        for race in self.races:
+            await race.close()
+        await self.lan.close()
         await self.net.close()
 
 
-@pytest.fixture(params=["memory", "kademlia"])
+@pytest.fixture(params=["memory", "kademlia", "lan", "raced"])
 def world(request):
     return World(request.param)
 

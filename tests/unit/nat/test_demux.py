@@ -2,7 +2,7 @@
 
 import pytest
 
-from dhtvpn.nat.demux import DHT_PREFIX, Kind, classify
+from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, Kind, classify
 
 COOKIE = bytes.fromhex("2112a442")
 ID = bytes(12)
@@ -21,6 +21,7 @@ ID = bytes(12)
         (b"\x05\x00\x00\x00" + bytes(28), Kind.TUNNEL_DATA),
         (bytes([DHT_PREFIX]) + b"x", Kind.DHT),
         (bytes([DHT_PREFIX]), Kind.DHT),
+        (bytes([NOTE_PREFIX]) + b"x", Kind.NOTE),
         (b"", Kind.UNKNOWN),
         (b"\x00", Kind.UNKNOWN),
         (b"\x01\x00\x00", Kind.UNKNOWN),

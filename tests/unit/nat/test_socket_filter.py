@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import pytest
 
+from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE
 from dhtvpn.discovery.wire import KIND_VALUE, MAX_DATAGRAM, Request, Rpc, encode_request
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat import socket_filter
-from dhtvpn.nat.demux import DHT_PREFIX_BYTES
+from dhtvpn.nat.demux import DHT_PREFIX_BYTES, NOTE_PREFIX_BYTES
 from dhtvpn.nat.socket_filter import (
     DROP,
     PASS_BITS,
@@ -21,6 +22,7 @@ from dhtvpn.nat.socket_filter import (
     control_filter,
     dropped,
     engine_filter,
+    group_filter,
     source_key,
 )
 from dhtvpn.nat.stun_messages import binding_request, binding_response
@@ -197,3 +199,33 @@ def test_the_kernel_takes_the_filters_and_counts_what_they_drop(host: str) -> No
         while (data := receiver.recv(2048))[0] == 1:
             pass
         assert data[0] == 4
+
+
+def test_notes_pass_where_there_are_tunnels_and_have_one_length() -> None:
+    note = NOTE_PREFIX_BYTES + bytes(DATAGRAM_SIZE)
+    assert len(note) == socket_filter.NOTE_SIZE
+    assert run(control_filter(4, TAG), note) == TAKE
+    assert run(control_filter(6, TAG, data=True), note, network=V6) == TAKE
+    for other in (note[:-1], note + b"x", NOTE_PREFIX_BYTES):
+        assert run(control_filter(4, TAG), other) == DROP
+    assert run(control_filter(4, None), note) == DROP, "a bootstrap node is no member"
+    thinned = {source_key("192.0.2.7"): 1}
+    assert run(control_filter(4, TAG, thinned), note, random_word=1) == DROP
+
+
+@pytest.mark.parametrize(
+    ("family", "destination", "verdict"),
+    [
+        (4, "239.255.68.86", TAKE),
+        (4, "224.0.0.1", TAKE),
+        (4, "192.0.2.9", DROP),
+        (6, "ff12::d7:6876:706e", TAKE),
+        (6, "2001:db8::9", DROP),
+        (6, "fe80::9", DROP),
+    ],
+)
+def test_the_lan_socket_takes_only_what_is_for_a_group(family: int, destination: str, verdict: int) -> None:
+    address = socket.inet_pton(socket.AF_INET6 if family == 6 else socket.AF_INET, destination)
+    network = bytes(24 if family == 6 else 16) + address
+    assert run(group_filter(family, 1192), bytes(1192), network=network) == verdict
+    assert run(group_filter(family, 1192), bytes(1191), network=network) == DROP

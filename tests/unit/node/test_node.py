@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from virtual_time import run
 
+from dhtvpn.discovery.sources import Sources, kademlia_source
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.identity import Identity
@@ -37,14 +38,17 @@ class FakeDirectory:
         self.offsets = [5 * 3600.0]
         self.clocks_asked: list[list[Endpoint]] = []
 
-    async def start(self) -> None:
-        pass
+    async def start(self) -> int:
+        return 0
 
     async def bootstrap(self, endpoints: Sequence[Endpoint]) -> int:
         return 0
 
     def contacts(self) -> list[Endpoint]:
         return [CONTACT] * self.size
+
+    async def close(self) -> None:
+        pass
 
     async def publish(self, dht_key: bytes, envelope: bytes) -> int:
         return 0
@@ -85,7 +89,7 @@ class Bench:
             identity=identity,
             claim=OwnClaim(directory / "claim.json", network_id, identity.node_key, 1_800_000_000.0),
             port=self._port(),
-            directory=self.directory,  # type: ignore[arg-type]
+            sources=Sources([kademlia_source(self.directory)], dht=self.directory, drops=self.drops),
             local_end=SimpleNamespace(  # type: ignore[arg-type]
                 engine=SimpleNamespace(pid=1, offloads=("udp_gro",)),
                 features=0,

@@ -98,3 +98,29 @@ def test_interface_exists() -> None:
 
 def test_ipv6_turned_off_is_seen() -> None:
     assert not links.has_ipv6("1\n")
+
+
+def test_links_with_neighbours() -> None:
+    lan, point_to_point = UP | 0x1000, UP | 0x1000 | 0x10
+    found = [
+        link(1, "lo", UP | 0x8 | 0x1000),
+        link(2, "eth0", lan),
+        link(3, "wlan0", lan),
+        link(4, "ppp0", point_to_point),
+        link(5, "dhtvpn0", lan),
+        link(6, "tun7", lan) | {"IFLA_LINKINFO": {"IFLA_INFO_KIND": "tun"}},
+        link(7, "down0", 0x1000 | 0x40),
+        link(8, "deaf0", UP),
+        link(9, "new0", lan),
+    ]
+    addresses = [
+        address(2, "192.0.2.1") | {"family": 2},
+        address(2, "fe80::1") | {"family": 10},
+        address(3, "fe80::2") | {"family": 10},
+        address(9, "fe80::3", 0x40) | {"family": 10},
+    ]
+    assert list(links.links_with_neighbours(found, addresses, {"dhtvpn0"})) == [
+        (2, "eth0", True, True),
+        (3, "wlan0", False, True),
+        (9, "new0", False, False),
+    ]

@@ -1,0 +1,183 @@
+"""Members find each other without a bootstrap node: on a link that leads nowhere, by a hint, from memory."""
+
+import socket
+import time
+from collections.abc import Callable
+from itertools import combinations
+
+import pytest
+from joined import eventually, join_all, overlay, peer_of, pings, status, wait_connected
+
+from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.lab import topologies
+from dhtvpn.lab.addressing import LAN_BRIDGE
+from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topology import Host, Router, Topology
+from dhtvpn.nat.multicast import GROUP_IPV4, LAN_PORT
+
+pytestmark = pytest.mark.netns
+Lab = Callable[[Topology], Network]
+
+WITHIN_S = 1.0
+"""From the moment the second member runs to a ping through the tunnel."""
+
+LINK = Topology(
+    "link",
+    "three machines on one link that leads nowhere",
+    hosts=tuple(Host(name, behind="bridge", ipv6=True) for name in ("laptop", "desk", "stranger")),
+    routers=(Router("bridge", ipv6=True),),
+)
+
+
+def cut_off(network: Network, families: tuple[int, ...]) -> None:
+    """Leave of the router its bridge, and of the machines' addresses those of ``families``."""
+    bridge = network.node("bridge")
+    bridge.run(["ip", "address", "flush", "dev", LAN_BRIDGE])
+    bridge.run(["ip", "link", "set", "dev", network.plan.link("bridge").interface, "down"])
+    for host in LINK.hosts:
+        machine, interface = network.node(host.name), network.plan.link(host.name).interface
+        for family in (4, 6):
+            machine.run(["ip", f"-{family}", "route", "flush", "default"], check=False)
+            if family not in families:
+                machine.run(["ip", f"-{family}", "address", "flush", "dev", interface])
+
+
+def source(machine: Machine, name: str) -> dict[str, object]:
+    (found,) = [part for part in status(machine)["sources"] if part["name"] == name]
+    return dict(found)
+
+
+@pytest.mark.parametrize("families", [(4,), (6,), (4, 6)], ids=["IPv4", "IPv6", "both"])
+def test_two_members_on_a_link_that_leads_nowhere(lab: Lab, families: tuple[int, ...]) -> None:
+    network = lab(LINK)
+    cut_off(network, families)
+    laptop, desk = network.node("laptop"), network.node("desk")
+    network_id = network.create("laptop")
+    network.join("laptop", network_id, bootstraps=())
+    assert source(laptop, "lan")["works"] is True
+    address = overlay(laptop)[0]
+    network.join("desk", network_id, bootstraps=())
+    began = time.monotonic()
+    wait_connected(desk, 1)
+    assert pings(desk, address).returncode == 0
+    took_s = time.monotonic() - began
+    assert took_s < WITHIN_S, f"{took_s:.2f} s"
+    assert {peer_of(laptop, "desk")["found_by"], peer_of(desk, "laptop")["found_by"]} == {"lan"}
+    assert status(desk)["confinement"]["system_calls"] is True
+
+
+def test_a_cable_that_is_plugged_in_later(lab: Lab) -> None:
+    network = lab(LINK)
+    cut_off(network, (4, 6))
+    desk = network.node("desk")
+    interface = network.plan.link("desk").interface
+    addresses = [str(link) for link in (network.plan.link("desk").ipv4, network.plan.link("desk").ipv6)]
+    desk.run(["ip", "link", "set", "dev", interface, "down"])
+    network_id = network.create("laptop")
+    network.join("laptop", network_id, bootstraps=())
+    network.join("desk", network_id, bootstraps=())
+    assert source(desk, "lan") == source(desk, "lan") | {"works": False, "detail": "no interface to speak on"}
+    desk.run(["ip", "link", "set", "dev", interface, "up"])
+    for address in addresses:
+        desk.run(["ip", "address", "replace", address, "dev", interface])
+    wait_connected(desk, 1)
+    assert source(desk, "lan")["detail"] == interface
+    assert peer_of(desk, "laptop")["found_by"] == "lan"
+
+
+def test_a_stranger_on_the_link_learns_and_stops_nothing(lab: Lab) -> None:
+    """It hears octets without a pattern, gets no answer to what it repeats or makes up, and a flood of
+    datagrams of the right length neither blocks the nodes nor lasts longer than itself."""
+    network = lab(LINK)
+    cut_off(network, (4,))
+    laptop, desk, stranger = (network.node(name) for name in ("laptop", "desk", "stranger"))
+    ears = _ears(stranger)
+    with ears:
+        network_id = network.create("laptop")
+        network.join("laptop", network_id, bootstraps=())
+        network.join("desk", network_id, bootstraps=())
+        wait_connected(desk, 1)
+        heard = _hear(ears, 4.0)
+        assert len(heard) >= 4 and {len(data) for data in heard} == {DATAGRAM_SIZE}
+        for one, other in combinations(heard, 2):
+            equal = sum(left == right for left, right in zip(one, other, strict=True))
+            assert equal < 30, "1192 octets, of which 1 in 256 are equal by chance"
+        for most in (1, 0, 0):  # desk has not heard what laptop said before desk came
+            for data in heard:
+                ears.sendto(data, (GROUP_IPV4, LAN_PORT))
+            assert len(_hear(ears, 1.0)) <= most
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            ears.sendto(bytes(DATAGRAM_SIZE), (GROUP_IPV4, LAN_PORT))
+        began = time.monotonic()
+        drops = status(desk)["drops"]
+        assert time.monotonic() - began < 1.5
+        assert drops["lan.seal"] > 100 and _hear(ears, 1.0) == []
+    desk.cli("leave")
+    eventually(lambda: peer_of(laptop, "desk")["state"] != "connected", "the farewell")
+    network.join("desk", network_id, bootstraps=())
+    wait_connected(desk, 1)
+
+
+def _ears(machine: Machine) -> socket.socket:
+    """A socket of the stranger's, in the group, that does not hear itself."""
+    assert machine.ipv4 is not None
+    address = socket.inet_aton(str(machine.ipv4))
+    opened = machine.socket()
+    opened.bind((GROUP_IPV4, LAN_PORT))
+    membership = socket.inet_aton(GROUP_IPV4) + address
+    opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address)
+    opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+    opened.settimeout(0.2)
+    return opened
+
+
+def _hear(ears: socket.socket, duration_s: float) -> list[bytes]:
+    heard, until = [], time.monotonic() + duration_s
+    while time.monotonic() < until:
+        try:
+            heard.append(ears.recv(2000))
+        except TimeoutError:
+            continue
+    return heard
+
+
+def test_a_hint_is_enough(lab: Lab) -> None:
+    """No DHT, no link in common: laptop is told where server is, and server learns by being asked."""
+    network = lab(topologies.DEMO)
+    server, laptop = network.node("server"), network.node("laptop")
+    network_id = network.create("server")
+    network.join("server", network_id, "--discovery", "lan", bootstraps=())
+    there = Endpoint(str(server.ipv4), status(server)["node"]["udp_port"])
+    network.join("laptop", network_id, "--discovery", "lan", "--peer", str(there), bootstraps=())
+    began = time.monotonic()
+    wait_connected(laptop, 1)
+    assert time.monotonic() - began < 2.0
+    assert peer_of(laptop, "server")["found_by"] == peer_of(server, "laptop")["found_by"] == "hint"
+    assert [part["name"] for part in status(laptop)["sources"]] == ["hint", "lan", "remembered"]
+    assert source(laptop, "hint") == source(laptop, "hint") | {"works": True, "detail": str(there)}
+    assert pings(laptop, overlay(server)[0]).returncode == 0
+
+
+def test_the_start_does_not_wait_for_the_dht(lab: Lab) -> None:
+    """Every bootstrap node is gone: the remembered peer is there as fast as ever."""
+    network = lab(topologies.PAIR)
+    join_all(network)
+    laptop, phone, boot = (network.node(name) for name in ("laptop", "phone", "boot"))
+    assert peer_of(laptop, "phone")["found_by"] == "kademlia"
+    assert source(laptop, "kademlia")["works"] is True
+    boot.kill_all()
+    laptop.kill_all()
+    network.join("laptop", "lab", bootstraps=())
+    began = time.monotonic()
+    wait_connected(laptop, 1)
+    assert time.monotonic() - began < 1.5
+    assert peer_of(laptop, "phone")["found_by"] == "remembered"
+    assert source(laptop, "remembered") == source(laptop, "remembered") | {
+        "works": True,
+        "detail": "1 of 1 connected",
+    }
+    assert pings(laptop, overlay(phone)[0]).returncode == 0
