@@ -114,6 +114,7 @@ class KademliaDirectory:
         self._storage = Storage(inspect, self._drops, max_bytes=caps.stored_octets, max_floors=caps.floors)
         self._subscriptions = Subscriptions(max_total=caps.subscriptions)
         self._tokens = TokenIssuer(random_bytes, monotonic())
+        self._limit = AnswerLimit(random_bytes, monotonic(), total_per_s=caps.answers_per_s)
         self._watches = Watches(self._drops)
         self._requests = Requests(self._send, self._drops, random_bytes)
         self._queries = Queries(
@@ -127,7 +128,7 @@ class KademliaDirectory:
             subscriptions=self._subscriptions,
             watches=self._watches,
             tokens=self._tokens,
-            limit=AnswerLimit(random_bytes, monotonic(), total_per_s=caps.answers_per_s),
+            limit=self._limit,
             hooks=Hooks(met=self._met, stored=self._stored),
             monotonic=monotonic,
             unix_time=unix_time,
@@ -271,7 +272,13 @@ class KademliaDirectory:
 
     @property
     def subscriptions(self) -> Subscriptions:
+        """Who watches topics here."""
         return self._subscriptions
+
+    @property
+    def busy(self) -> bool:
+        """Whether more is asked than is answered."""
+        return self._limit.busy
 
     @property
     def stored(self) -> int:

@@ -35,9 +35,10 @@ MAX_THINNED: Final = 16
 
 
 class ReadBudget:
-    """CPU seconds that may be spent on reading: SHARE of the time, up to BURST_S saved."""
+    """CPU seconds that may be spent on reading: ``share`` of the time, up to BURST_S saved."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, share: float = SHARE) -> None:
+        self._share = share
         self._left_s = BURST_S
         self._at = now
 
@@ -47,7 +48,7 @@ class ReadBudget:
         self._at = now
         if self._left_s > BURST_S / 2:
             return 0.0
-        return max(LEAST_PAUSE_S, -self._left_s / SHARE)
+        return max(LEAST_PAUSE_S, -self._left_s / self._share)
 
     @property
     def exhausted(self) -> bool:

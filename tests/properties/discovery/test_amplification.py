@@ -1,4 +1,4 @@
-"""Hypothesis: whatever a node knows and stores, an address without a token gets three times its octets at most.
+"""Hypothesis: whatever a node knows and stores, without a token an address gets three times its octets.
 
 Counted are octets at the wire, with IP and UDP headers: every datagram that leaves for the forged address,
 at any time, against all that came in its name.
