@@ -87,6 +87,7 @@ async def run_bootstrap(
         stun = PlainStunService(port)
         directory = KademliaDirectory(figures.send, drops=drops, families=frozenset(port.families), caps=caps)
         port.on_dht(figures.counting(directory.handle_datagram))
+        port.on_exhausted(directory.slow_down)
         port.filter_in_kernel(None)
         figures.listen = [str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None]
         figures.directory, figures.stun = directory, stun

@@ -275,6 +275,10 @@ class KademliaDirectory:
         """Who watches topics here."""
         return self._subscriptions
 
+    def slow_down(self) -> None:
+        """The port cannot read as fast as datagrams come: answer fewer requests for a while."""
+        self._limit.slow_down(self._monotonic())
+
     @property
     def busy(self) -> bool:
         """Whether more is asked than is answered."""

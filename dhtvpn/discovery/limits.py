@@ -31,6 +31,12 @@ ANY_ABOVE, QUIET_ABOVE = 0.5, 0.25
 """How full the total bucket must be for any request, and for one from a quiet prefix. Below that only
 quiet ones from proven addresses are answered."""
 
+SLOWER, LEAST_PACE, SLOWER_EVERY_S = 0.5, 0.02, 0.25
+"""What the total rate is multiplied by when the processor cannot keep up, how low it may go, how often."""
+
+RECOVERY_PER_S: Final = 0.1
+"""What part of the whole rate comes back per second."""
+
 CELLS: Final = 4096
 """Buckets in a table, about 64 KB. Whom a flood shares a cell with in both of his places suffers with it:
 with 500 flooding prefixes one in 70."""
@@ -80,6 +86,7 @@ class AnswerLimit:
         self._key = random_bytes(16)
         self._total_rate, self._total_burst = total_per_s, max(total_per_s, 64.0)
         self._total, self._at = self._total_burst, now
+        self._pace, self._slowed_at = 1.0, float("-inf")
         self._addresses = Cells(rate_per_s, burst, now)
         self._prefixes = Cells(PREFIX_RATE_PER_S, PREFIX_BURST, now)
         self._quiet = Cells(QUIET_RATE_PER_S, QUIET_BURST, now)
@@ -88,8 +95,7 @@ class AnswerLimit:
     def allows(self, source: Endpoint, now: float) -> bool:
         """Take one from the buckets of the source, of its prefix and of all; False when one is empty."""
         holder = holder_of(source)
-        self._total = min(self._total_burst, self._total + (now - self._at) * self._total_rate)
-        self._at = now
+        self._refill(now)
         address, prefix = self._cells(holder)
         quiet = self._quiet.has(prefix, now)
         if quiet:
@@ -103,6 +109,12 @@ class AnswerLimit:
         self._total -= 1.0
         return True
 
+    def slow_down(self, now: float) -> None:
+        """More came than could be read in time: answer less, so that reading catches up. What is refused
+        costs a tenth of what is answered."""
+        if now - self._slowed_at >= SLOWER_EVERY_S:
+            self._pace, self._slowed_at = max(LEAST_PACE, self._pace * SLOWER), now
+
     def proven(self, source: Endpoint, now: float) -> None:
         """``source`` has shown a valid token: its address is real."""
         address = holder_of(source).address
@@ -114,15 +126,22 @@ class AnswerLimit:
     @property
     def busy(self) -> bool:
         """Whether only quiet prefixes are served."""
-        return self._total < ANY_ABOVE * self._total_burst
+        return self._total < ANY_ABOVE * self._total_burst * self._pace
+
+    def _refill(self, now: float) -> None:
+        elapsed_s = now - self._at
+        self._at = now
+        self._pace = min(1.0, self._pace + elapsed_s * RECOVERY_PER_S)
+        gained = elapsed_s * self._total_rate * self._pace
+        self._total = min(self._total_burst * self._pace, self._total + gained)
 
     def _needed(self, quiet: bool, holder: Holder, now: float) -> float:
         """What must be in the total bucket for this one."""
         if not quiet:
-            return ANY_ABOVE * self._total_burst
+            return ANY_ABOVE * self._total_burst * self._pace
         if now - self._proven.get(holder.address, float("-inf")) < PROVEN_FOR_S:
             return 1.0
-        return QUIET_ABOVE * self._total_burst
+        return QUIET_ABOVE * self._total_burst * self._pace
 
     def _cells(self, holder: Holder) -> tuple[tuple[int, int], tuple[int, int]]:
         """Two cells for the address, two for the prefix; nobody can compute whom he shares them with."""

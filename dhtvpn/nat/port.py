@@ -67,6 +67,7 @@ class UdpPort:
         self._thinning = Thinning(now)
         self._filtering = False
         self._index_tag: int | None = None
+        self._on_exhausted: Callable[[], None] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._review: asyncio.TimerHandle | None = None
 
@@ -175,6 +176,10 @@ class UdpPort:
         """Who gets STUN messages in place of :attr:`stun`."""
         self._handlers[Kind.STUN] = handler
 
+    def on_exhausted(self, handler: Callable[[], None]) -> None:
+        """Who is told, at every batch, that the share of the processor is used up."""
+        self._on_exhausted = handler
+
     def on_tunnel(self, handler: DatagramHandler) -> None:
         """Who gets handshake messages, types 1-3."""
         self._handlers[Kind.TUNNEL_HANDSHAKE] = handler
@@ -244,6 +249,8 @@ class UdpPort:
             self._pause()
             if self._resume is None:  # the other family may have paused in this turn
                 self._resume = self._loop.call_later(pause_s, self.start_reading)
+            if self._budget.exhausted and self._on_exhausted is not None:
+                self._on_exhausted()
             if self._filtering and self._budget.exhausted:
                 self._thinning.flooded(now)
                 if self._review is None:

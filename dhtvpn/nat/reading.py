@@ -44,7 +44,7 @@ class ReadBudget:
 
     def spend(self, cpu_s: float, now: float) -> float:
         """Take what a batch has cost; returns how long to pause, in seconds, mostly 0."""
-        self._left_s = min(BURST_S, self._left_s + max(0.0, now - self._at) * SHARE) - cpu_s
+        self._left_s = min(BURST_S, self._left_s + max(0.0, now - self._at) * self._share) - cpu_s
         self._at = now
         if self._left_s > BURST_S / 2:
             return 0.0

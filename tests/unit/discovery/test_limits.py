@@ -110,6 +110,18 @@ def test_a_proven_address_that_is_not_quiet_waits_like_others():
     assert limit._total >= 0.4 * limit._total_burst
 
 
+def test_less_is_answered_while_reading_lags_behind_and_the_rate_comes_back():
+    limit = limiter(total_per_s=1000.0)
+    flood = [Endpoint(f"198.18.{n}.1", 1) for n in range(250)]
+    answered(limit, flood, 2.0, 5000)
+    for step in range(8):
+        limit.slow_down(2.0 + step * 0.3)
+    slow = answered(limit, flood, 2.0, 5000, start=5.0)
+    assert slow < 800
+    assert limit.allows(Endpoint("203.0.0.1", 1), 7.0), "the quiet are answered even so"
+    assert answered(limit, flood, 2.0, 5000, start=20.0) >= 2000
+
+
 def test_the_tables_have_a_fixed_size():
     limit = limiter()
     for number in range(MAX_PROVEN + 5000):
