@@ -24,6 +24,7 @@ from dhtvpn.confinement.places import readable
 from dhtvpn.confinement.process import Confinement, confine
 from dhtvpn.control.server import ControlServer
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.kept import KeptState
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DamagedStateError, SystemRefusedError
@@ -96,7 +97,9 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     stack.push_async_callback(local_end.close)
     directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
     port.on_dht(directory.handle_datagram)
+    port.on_exhausted(directory.slow_down)
     stack.push_async_callback(directory.close)
+    await stack.enter_async_context(KeptState(directory_path).keeping(directory))
     node = Node(
         config,
         identity=identity,

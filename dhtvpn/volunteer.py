@@ -41,7 +41,6 @@ from dhtvpn.volunteer_figures import Figures
 log = logging.getLogger(__name__)
 
 REPORT_S = 60.0
-SAVE_S = 60.0
 
 READ_SHARE: Final = 0.75
 """Of one core, for reading datagrams and acting on them: a volunteer's node has nothing else to do."""
@@ -80,7 +79,7 @@ async def run_bootstrap(
         caps = Caps.for_memory(config.memory_octets, config.answers_per_s)
         figures = Figures(port, drops, config.memory_octets, caps)
         stack.callback(figures.close)
-        kept = _Kept(config.state_dir)
+        contacts = _contacts(config.state_dir)
         listeners = _listeners(config, stack)
         _cap_memory(config.memory_octets)
         _confine(config.state_dir)
@@ -91,56 +90,45 @@ async def run_bootstrap(
         port.filter_in_kernel(None)
         figures.listen = [str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None]
         figures.directory, figures.stun = directory, stun
-        remembered = kept.load(directory)
+        if config.state_dir is not None:
+            await stack.enter_async_context(KeptState(config.state_dir).keeping(directory))
         await _serve_figures(figures, listeners, stack)
         port.start_reading()
         await directory.start()
         report("start", f"bootstrap node on {', '.join(figures.listen)} (UDP)")
         ready()
         try:
-            await _serve(directory, port, config.bootstrap, kept, remembered, report=report, drops=drops)
+            await _serve(directory, port, config.bootstrap, contacts, report=report, drops=drops)
         finally:
-            kept.save(directory, report, stopping=True)
+            _save(contacts, directory, report)
             await directory.close()
 
 
-class _Kept:
-    """What is remembered from one run to the next, where there is a place for it."""
+def _contacts(state_dir: Path | None) -> RememberedContacts | None:
+    """Where contacts are kept; a directory that cannot be made is an error, since it was asked for."""
+    if state_dir is None:
+        return None
+    files.make_directory(state_dir)
+    return RememberedContacts(state_dir / "contacts.json")
 
-    def __init__(self, state_dir: Path | None) -> None:
-        """A directory that cannot be made is an error, since it was asked for."""
-        self._contacts: RememberedContacts | None = None
-        self._state: KeptState | None = None
-        if state_dir is not None:
-            files.make_directory(state_dir)
-            self._contacts = RememberedContacts(state_dir / "contacts.json")
-            self._state = KeptState(state_dir)
 
-    def load(self, directory: KademliaDirectory) -> list[Endpoint]:
-        """Returns the contacts."""
-        if self._state is not None:
-            self._state.load(directory)
-        return self._contacts.load() if self._contacts is not None else []
-
-    def save(
-        self, directory: KademliaDirectory, report: Callable[[str, str], None], *, stopping: bool = False
-    ) -> None:
-        """A disk that is full costs a warning."""
-        if self._contacts is None or self._state is None:
-            return
-        try:
-            self._contacts.save(directory.contacts())
-            (self._state.save_all if stopping else self._state.save)(directory)
-        except SystemRefusedError as error:
-            report("warning", str(error))
+def _save(
+    contacts: RememberedContacts | None, directory: KademliaDirectory, report: Callable[[str, str], None]
+) -> None:
+    """A disk that is full costs a warning."""
+    if contacts is None:
+        return
+    try:
+        contacts.save(directory.contacts())
+    except SystemRefusedError as error:
+        report("warning", str(error))
 
 
 async def _serve(
     directory: KademliaDirectory,
     port: UdpPort,
     bootstrap: Sequence[str],
-    kept: _Kept,
-    remembered: list[Endpoint],
+    contacts: RememberedContacts | None,
     *,
     report: Callable[[str, str], None],
     drops: Drops,
@@ -149,6 +137,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    remembered = contacts.load() if contacts is not None else []
     joiner = Bootstrapper(
         directory=directory,
         names=bootstrap,
@@ -160,13 +149,13 @@ async def _serve(
 
     async def tell() -> None:
         while True:
-            kept.save(directory, report)
             await asyncio.sleep(REPORT_S)
             port.count_kernel_drops()
             report(
                 "status",
                 f"{directory.size} nodes, {directory.stored} records, {drops.total()} datagrams dropped",
             )
+            _save(contacts, directory, report)
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -15,7 +15,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES, Kind, classify
 from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
-from dhtvpn.nat.reading import SHARE, WINDOW_S, ReadBudget, Thinning
+from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
 from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class UdpPort:
     ``drops``.
     """
 
-    def __init__(self, sockets: PortSockets, drops: Drops, share: float = SHARE) -> None:
+    def __init__(self, sockets: PortSockets, drops: Drops, share: float | None = None) -> None:
         self._sockets = sockets
         self.drops = drops
         self._buffer = bytearray(MAX_DATAGRAM)
@@ -81,14 +81,14 @@ class UdpPort:
         drops: Drops,
         tunnel_sockets: bool,
         reading: bool = True,
-        share: float = SHARE,
+        share: float | None = None,
     ) -> "UdpPort":
         """Bind ``port`` (None or 0: a free one, the same on both families) and start reading.
 
         ``host_v4`` or ``host_v6`` None leaves that family out; a family that the machine does not have
         is left out too (``families`` says which are there). ``tunnel_sockets`` adds the engine's sockets.
         ``reading`` False: datagrams wait in the kernel until :meth:`start_reading`. ``share`` of one core
-        may go into reading, with all that a datagram brings about.
+        (reading.SHARE unless given) may go into reading, with all that a datagram brings about.
         Raises SystemRefusedError: port in use, not allowed, address not of this machine, no network.
         """
         hosts = {family: host for family, host in ((4, host_v4), (6, host_v6)) if host is not None}

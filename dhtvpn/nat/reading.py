@@ -37,8 +37,9 @@ MAX_THINNED: Final = 16
 class ReadBudget:
     """CPU seconds that may be spent on reading: ``share`` of the time, up to BURST_S saved."""
 
-    def __init__(self, now: float, share: float = SHARE) -> None:
-        self._share = share
+    def __init__(self, now: float, share: float | None = None) -> None:
+        """``share``: SHARE unless given."""
+        self._share = SHARE if share is None else share
         self._left_s = BURST_S
         self._at = now
 
