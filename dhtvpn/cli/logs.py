@@ -42,13 +42,22 @@ def without_addresses(text: str) -> str:
 
 
 def _hidden(found: re.Match[str]) -> str:
-    word = found[0].strip(":.")
-    host = found["host"] or (word if word.count(":") > 1 else word.partition(":")[0])
+    """The replacement, or the word itself where no part of it is an address."""
+    if found["host"]:
+        return "[address]" if _is_address(found["host"]) else found[0]
+    word = found[0].rstrip(".:")
+    for host in (found[0], word, word.partition(":")[0]):
+        if _is_address(host):
+            return "[address]" + found[0][len(word) :]
+    return found[0]
+
+
+def _is_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(text)
     except ValueError:
-        return found[0]
-    return "[address]" + (":" if found[0].endswith(":") else "")
+        return False
+    return True
 
 
 def start(verbose: int, file: Path | None = None, *, addresses: bool = True) -> None:
