@@ -31,6 +31,9 @@ ANY_ABOVE, QUIET_ABOVE = 0.5, 0.25
 """How full the total bucket must be for any request, and for one from a quiet prefix. Below that only
 quiet ones from proven addresses are answered."""
 
+VALUES_PER_ANSWER: Final = 4
+"""Envelopes sent along that count as one more answer."""
+
 SLOWER, LEAST_PACE, SLOWER_EVERY_S = 0.5, 0.02, 0.25
 """What the total rate is multiplied by when the processor cannot keep up, how low it may go, how often."""
 
@@ -66,9 +69,10 @@ class Cells:
         one, other = self.fill(cells[0], now), self.fill(cells[1], now)
         return one >= 1.0 or other >= 1.0
 
-    def take(self, cells: tuple[int, int]) -> None:
+    def take(self, cells: tuple[int, int], number: float = 1.0) -> None:
+        """What is not there any more is let off."""
         for cell in cells:
-            self._levels[cell] = max(0.0, self._levels[cell] - 1.0)
+            self._levels[cell] = max(0.0, self._levels[cell] - number)
 
 
 class AnswerLimit:
@@ -108,6 +112,14 @@ class AnswerLimit:
         self._addresses.take(address)
         self._total -= 1.0
         return True
+
+    def sent_values(self, source: Endpoint, number: int) -> None:
+        """An answer was long: it counts as more of them. So octets are limited too, to some 4,500 for one."""
+        more = number / VALUES_PER_ANSWER
+        address, prefix = self._cells(holder_of(source))
+        self._addresses.take(address, more)
+        self._prefixes.take(prefix, more)
+        self._total = max(0.0, self._total - more)
 
     def slow_down(self, now: float) -> None:
         """More came than could be read in time: answer less, so that reading catches up. What is refused

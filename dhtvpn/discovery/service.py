@@ -214,3 +214,5 @@ class Service:
         for datagram in datagrams:
             if asked.allowance.take(len(datagram)):
                 self._send(datagram, asked.source)
+        if datagrams:
+            self._limit.sent_values(asked.source, len(datagrams))
