@@ -5,68 +5,123 @@ network it belongs to or that two epochs belong together (docs/threat-model.md).
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import signal
+import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from dhtvpn import files
 from dhtvpn.confinement import landlock
 from dhtvpn.confinement.account import take_over
 from dhtvpn.confinement.places import readable
 from dhtvpn.confinement.process import confine
+from dhtvpn.control import bootstrap_figures
+from dhtvpn.control.plain_http import PlainHttp
+from dhtvpn.control.schema import API_PREFIX
+from dhtvpn.control.socket_file import GROUP, SOCKET_BACKLOG, take_socket
+from dhtvpn.discovery.caps import Caps
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.kept import KeptState
 from dhtvpn.discovery.remembered import RememberedContacts
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError, UsageError
+from dhtvpn.nat.plain_stun import PlainStunService
 from dhtvpn.nat.port import UdpPort
-from dhtvpn.nat.stun_service import StunService
 from dhtvpn.node.bootstrap import Bootstrapper
+from dhtvpn.volunteer_figures import Figures
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 60.0
-SAVE_S = 60.0
+
+READ_SHARE: Final = 0.75
+"""Of one core, for reading datagrams and acting on them: a volunteer's node has nothing else to do."""
+
+PROGRAM_OCTETS: Final = 256 << 20
+"""What the process may have besides its caches before the kernel refuses memory: five times its usual size,
+for threads that look names up, and fragmentation. A safety net (RLIMIT_DATA), not the cap."""
+
+
+@dataclass(frozen=True)
+class VolunteerConfig:
+    """``listen`` holds at most one numeric address per family, all with one port. ``bootstrap`` names other
+    nodes (``HOST:PORT``) so that the volunteers' nodes form one DHT; without any, this is the first.
+    ``state_dir``: None keeps nothing and has no status. ``memory_octets``: for its caches. ``metrics``: a
+    loopback address and a TCP port."""
+
+    listen: Sequence[tuple[str, int]]
+    bootstrap: Sequence[str]
+    state_dir: Path | None
+    memory_octets: int
+    answers_per_s: float
+    metrics: tuple[str, int] | None = None
 
 
 async def run_bootstrap(
-    listen: Sequence[tuple[str, int]],
-    bootstrap: Sequence[str],
-    state_dir: Path | None,
-    report: Callable[[str, str], None],
-    ready: Callable[[], None],
+    config: VolunteerConfig, report: Callable[[str, str], None], ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
-
-    ``listen`` holds at most one numeric address per family, all with one port. ``bootstrap`` names other
-    nodes (``HOST:PORT``) so that the volunteers' nodes form one DHT; without any, this is the first.
-    Raises UsageError, SystemRefusedError.
-    """
-    host_v4, host_v6, number = _addresses(listen)
+    """Serve until SIGINT or SIGTERM. Raises UsageError, SystemRefusedError."""
+    host_v4, host_v6, number = _addresses(config.listen)
     drops = Drops()
-    port = await UdpPort.open(number, host_v4, host_v6, drops=drops, tunnel_sockets=False, reading=False)
-    try:
-        contacts = _contacts(state_dir)
-        _confine(state_dir)
-        StunService(port)
-        directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
-        port.on_dht(directory.handle_datagram)
+    async with contextlib.AsyncExitStack() as stack:
+        port = await UdpPort.open(
+            number, host_v4, host_v6, drops=drops, tunnel_sockets=False, reading=False, share=READ_SHARE
+        )
+        stack.callback(port.close)
+        caps = Caps.for_memory(config.memory_octets, config.answers_per_s)
+        figures = Figures(port, drops, config.memory_octets, caps)
+        stack.callback(figures.close)
+        contacts = _contacts(config.state_dir)
+        listeners = _listeners(config, stack)
+        _cap_memory(config.memory_octets)
+        _confine(config.state_dir)
+        stun = PlainStunService(port)
+        directory = KademliaDirectory(figures.send, drops=drops, families=frozenset(port.families), caps=caps)
+        port.on_dht(figures.counting(directory.handle_datagram))
+        port.on_exhausted(directory.slow_down)
         port.filter_in_kernel(None)
-        shown = ", ".join(str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None)
+        figures.listen = [str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None]
+        figures.directory, figures.stun = directory, stun
+        if config.state_dir is not None:
+            await stack.enter_async_context(KeptState(config.state_dir).keeping(directory))
+        await _serve_figures(figures, listeners, stack)
         port.start_reading()
         await directory.start()
-        report("start", f"bootstrap node on {shown} (UDP)")
+        report("start", f"bootstrap node on {', '.join(figures.listen)} (UDP)")
         ready()
         try:
-            await _serve(directory, port, bootstrap, contacts, report=report, drops=drops)
+            await _serve(directory, port, config.bootstrap, contacts, report=report, drops=drops)
         finally:
             _save(contacts, directory, report)
             await directory.close()
-    finally:
-        port.close()
+
+
+def _contacts(state_dir: Path | None) -> RememberedContacts | None:
+    """Where contacts are kept; a directory that cannot be made is an error, since it was asked for."""
+    if state_dir is None:
+        return None
+    files.make_directory(state_dir)
+    return RememberedContacts(state_dir / "contacts.json")
+
+
+def _save(
+    contacts: RememberedContacts | None, directory: KademliaDirectory, report: Callable[[str, str], None]
+) -> None:
+    """A disk that is full costs a warning."""
+    if contacts is None:
+        return
+    try:
+        contacts.save(directory.contacts())
+    except SystemRefusedError as error:
+        report("warning", str(error))
 
 
 async def _serve(
@@ -115,6 +170,54 @@ async def _serve(
             loop.remove_signal_handler(number)
 
 
+def _listeners(config: VolunteerConfig, stack: contextlib.AsyncExitStack) -> list[socket.socket]:
+    """The sockets for status and metrics, bound while the process may still do so."""
+    listeners = []
+    if config.state_dir is not None:
+        path = bootstrap_figures.status_socket(config.state_dir)
+        taken = "a bootstrap node with this state directory and port is running (pid {pid})"
+        listeners.append(take_socket(path, GROUP, taken=taken))
+        stack.callback(path.unlink, missing_ok=True)
+    if config.metrics is not None:
+        listeners.append(_metrics_socket(*config.metrics))
+    for listener in listeners:
+        stack.callback(listener.close)
+    return listeners
+
+
+def _metrics_socket(host: str, number: int) -> socket.socket:
+    """Raises UsageError for an address that others can reach, SystemRefusedError."""
+    address = ip_address(host)
+    if not address.is_loopback:
+        raise UsageError(f"metrics on {host}: only on a loopback address, because nothing protects them")
+    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, number))
+        listener.listen(SOCKET_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise SystemRefusedError(
+            f"cannot listen on TCP {host} port {number} ({error.strerror}): choose another with --metrics"
+        ) from error
+    return listener
+
+
+async def _serve_figures(
+    figures: Figures, listeners: list[socket.socket], stack: contextlib.AsyncExitStack
+) -> None:
+    """The status on the Unix socket, the metrics on TCP."""
+    for listener in listeners:
+        if listener.family == socket.AF_UNIX:
+            documents = {f"{API_PREFIX}/status": lambda: bootstrap_figures.as_json(figures.status())}
+        else:
+            documents = {"/metrics": lambda: bootstrap_figures.as_prometheus(figures.status())}
+        server = PlainHttp(documents)
+        await server.start(listener)
+        stack.push_async_callback(server.close)
+
+
 def _addresses(listen: Sequence[tuple[str, int]]) -> tuple[str | None, str | None, int]:
     """The IPv4 host, the IPv6 host and the port. Raises UsageError."""
     hosts: dict[int, str] = {}
@@ -134,33 +237,21 @@ def _addresses(listen: Sequence[tuple[str, int]]) -> tuple[str | None, str | Non
     return hosts.get(4), hosts.get(6), numbers.pop()
 
 
-def _contacts(state_dir: Path | None) -> RememberedContacts | None:
-    """Where contacts are kept; a directory that cannot be made is an error, since it was asked for."""
-    if state_dir is None:
-        return None
-    files.make_directory(state_dir)
-    return RememberedContacts(state_dir / "contacts.json")
+def _cap_memory(caches: int) -> None:
+    """Let the kernel refuse what no cap of ours should ever ask for (getrlimit(2), RLIMIT_DATA)."""
+    limit = caches + PROGRAM_OCTETS
+    with contextlib.suppress(OSError, ValueError):  # a lower one is there already
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _confine(state_dir: Path | None) -> None:
-    """The port is bound: nothing takes a privilege any more, and nothing is written but the contacts."""
+    """The sockets are bound: nothing takes a privilege any more, and nothing is written but the state."""
     try:
         who = take_over([] if state_dir is None else [state_dir])
     except OSError as error:
-        log.warning("cannot hand over %s (%s): contacts are not remembered", state_dir, error.strerror)
+        log.warning("cannot hand over %s (%s): nothing is remembered", state_dir, error.strerror)
         who = None
     places = readable(as_root=who is None and os.geteuid() == 0)
     if state_dir is not None:
         places.append((state_dir, landlock.KEEP))
     confine(who, (), places)
-
-
-def _save(
-    contacts: RememberedContacts | None, directory: KademliaDirectory, report: Callable[[str, str], None]
-) -> None:
-    if contacts is None:
-        return
-    try:
-        contacts.save(directory.contacts())
-    except SystemRefusedError as error:
-        report("warning", str(error))

@@ -28,9 +28,12 @@ class ControlClient:
     ask, TimedOutError when no answer comes, and whatever error of the tree the node answered with.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str | None = None, start_with: str | None = None) -> None:
+        """``name``: of the node in sentences, that of the socket unless given; ``start_with``: the command
+        that starts it."""
         self.path = path
-        self.name = path.stem
+        self.name = name or path.stem
+        self._start_with = start_with or f"sudo dhtvpn join {self.name}"
 
     def status(self) -> dict[str, Any]:
         """A ``schema.StatusDocument``."""
@@ -165,9 +168,7 @@ class ControlClient:
         if isinstance(error, PermissionError):
             return not_permitted(self.path)
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-            return NotRunningError(
-                f"{self.name} is not running here: start it with 'sudo dhtvpn join {self.name}'"
-            )
+            return NotRunningError(f"{self.name} is not running here: start it with '{self._start_with}'")
         if isinstance(error, (ConnectionError, http.client.HTTPException)):
             return self._stopped()
         return SystemRefusedError(f"cannot use the control socket {self.path} ({error})")

@@ -1,11 +1,8 @@
 """Serve the local API of one node over a Unix socket (paths and shapes: docs/local-api.md)."""
 
 import asyncio
-import fcntl
-import grp
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -14,14 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
-from dhtvpn import files
-from dhtvpn.control import client, schema
-from dhtvpn.errors import DhtVpnError, SystemRefusedError, TimedOutError, UsageError
+from dhtvpn.control import schema
+from dhtvpn.control.socket_file import GROUP, SOCKET_BACKLOG, take_socket
+from dhtvpn.errors import DhtVpnError, TimedOutError, UsageError
 
 log = logging.getLogger(__name__)
 
-GROUP = "dhtvpn"  # members of this Unix group may use the local API without root
-SOCKET_BACKLOG = 64
 SHUTDOWN_TIMEOUT_S = 1.0  # ours: a request that is still running then is cut off
 SETTLE_TURNS = 4  # turns of the loop: accept, make the transport, tell the protocol, and one to spare
 RECHECK_S = 1.0  # ours: a wait looks again this often even if no change was announced
@@ -46,7 +41,11 @@ class ControlServer:
 
     async def start(self) -> None:
         """Raises DhtVpnError when a live node has the socket, SystemRefusedError when it cannot be made."""
-        listener = _take_socket(self._path, _group_id(self._group))
+        listener = take_socket(
+            self._path,
+            self._group,
+            taken="this machine is already in {name} (pid {pid}): use it, or stop it with 'dhtvpn leave'",
+        )
         try:
             self._inode = self._path.stat().st_ino
             app = web.Application(middlewares=[_errors_as_json], client_max_size=schema.MAX_REQUEST_BYTES)
@@ -257,71 +256,3 @@ def _unmet(
         return f"after {timeout_s:g} s {connected} of {wanted} peers were connected"
     state = candidates[0]["state"] if candidates else "not seen yet"
     return f"after {timeout_s:g} s {peer!r} was not connected (it is {state})"
-
-
-def _group_id(group: str) -> int | None:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        return None
-
-
-def _make_run_directory(directory: Path, group_id: int | None) -> None:
-    """0750 and the group's where there is one and we may give it away, else for the owner only."""
-    files.make_directory(directory)
-    shared = False
-    if group_id is not None:
-        with suppress(PermissionError):
-            os.chown(directory, -1, group_id)
-            shared = True
-    with suppress(PermissionError):
-        directory.chmod(0o750 if shared else 0o700)
-
-
-def _take_socket(path: Path, group_id: int | None) -> socket.socket:
-    """A listening socket at ``path``. The file of a dead node is replaced, that of a live one is an error.
-
-    The look and the replacing happen under a lock on the directory (flock(2)), so of two nodes that
-    start at once one wins and the other sees it listening. No lock file stays behind.
-    """
-    _make_run_directory(path.parent, group_id)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (process_id := client.listening_process(path)) is not None:
-                raise DhtVpnError(
-                    f"this machine is already in {path.stem} (pid {process_id}): "
-                    "use it, or stop it with 'dhtvpn leave'"
-                )
-            path.unlink(missing_ok=True)
-            _bind(listener, path, group_id)
-        finally:
-            os.close(lock)
-    except OSError as error:
-        listener.close()
-        raise SystemRefusedError(f"cannot make the control socket {path} ({error.strerror})") from error
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _bind(listener: socket.socket, path: Path, group_id: int | None) -> None:
-    """Bound with its final mode, then given to the group, then listening: never open to others.
-
-    The directory may belong to another user, who could put a link in the place of the socket: so no call
-    here follows one.
-    """
-    shared = group_id is not None and (os.geteuid() == 0 or group_id in (os.getegid(), *os.getgroups()))
-    old_umask = os.umask(0o117 if shared else 0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(old_umask)
-    if shared and group_id is not None:
-        with suppress(PermissionError):
-            os.lchown(path, -1, group_id)
-    listener.listen(SOCKET_BACKLOG)
-    listener.setblocking(False)

@@ -10,8 +10,11 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 
+from dhtvpn.discovery.allowance import Allowance
+from dhtvpn.discovery.caps import DEFAULT_CAPS, Caps
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
+from dhtvpn.discovery.limits import AnswerLimit
 from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
 from dhtvpn.discovery.pushing import Pushing
 from dhtvpn.discovery.queries import Queries
@@ -25,7 +28,17 @@ from dhtvpn.discovery.subscriptions import Subscriptions
 from dhtvpn.discovery.tasks import OwnedTasks
 from dhtvpn.discovery.tokens import TokenIssuer
 from dhtvpn.discovery.watching import POLL_S, RENEW_S, Watching
-from dhtvpn.discovery.wire import KIND_REPLY, KIND_REQUEST, NO_FLAGS, Flags, Request, Rpc, split
+from dhtvpn.discovery.wire import (
+    KIND_REPLY,
+    KIND_REQUEST,
+    MESSAGE_ID_LENGTH,
+    NO_FLAGS,
+    Flags,
+    Request,
+    Rpc,
+    encode_request,
+    split,
+)
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
@@ -44,6 +57,9 @@ BOOTSTRAP_WAVE = 16
 
 MAX_MEETINGS = 32
 """Strangers that are being verified at once; each costs one ping."""
+
+PING_LENGTH = len(encode_request(bytes(MESSAGE_ID_LENGTH), Request(Rpc.PING, bytes(KEY_LENGTH), bytes(8))))
+"""Octets of that ping, with a token."""
 
 MAX_CLOCKS = 5
 """Nodes whose clocks are asked for at once: the median stands against two that lie."""
@@ -70,6 +86,7 @@ class KademliaDirectory:
         random_bytes: Callable[[int], bytes] = os.urandom,
         poll_s: float = POLL_S,
         renew_s: float = RENEW_S,
+        caps: Caps = DEFAULT_CAPS,
     ) -> None:
         self.node_id = node_id or random_bytes(KEY_LENGTH)
         if len(self.node_id) != KEY_LENGTH:
@@ -80,8 +97,10 @@ class KademliaDirectory:
         self._monotonic, self._unix_time, self._random_bytes = monotonic, unix_time, random_bytes
         self._tasks = OwnedTasks()
         self._table = RoutingTable(self.node_id, families, monotonic())
-        self._storage = Storage(inspect, self._drops)
-        self._subscriptions = Subscriptions()
+        self._storage = Storage(inspect, self._drops, max_bytes=caps.stored_octets, max_floors=caps.floors)
+        self._subscriptions = Subscriptions(max_total=caps.subscriptions)
+        self._tokens = TokenIssuer(random_bytes, monotonic())
+        self._limit = AnswerLimit(random_bytes, monotonic(), total_per_s=caps.answers_per_s)
         self._watches = Watches(self._drops)
         self._requests = Requests(self._send, self._drops, random_bytes)
         self._queries = Queries(
@@ -106,7 +125,8 @@ class KademliaDirectory:
             storage=self._storage,
             subscriptions=self._subscriptions,
             watches=self._watches,
-            tokens=TokenIssuer(random_bytes, monotonic()),
+            tokens=self._tokens,
+            limit=self._limit,
             hooks=Hooks(met=self._met, stored=self._stored),
             monotonic=monotonic,
             unix_time=unix_time,
@@ -238,6 +258,30 @@ class KademliaDirectory:
         return len({standing.contact.node_id for standing in self._table.good()})
 
     @property
+    def tokens(self) -> TokenIssuer:
+        """Whose secrets the owner may keep on disk."""
+        return self._tokens
+
+    @property
+    def storage(self) -> Storage:
+        """Whose floors the owner may keep on disk, and whose counts it may show."""
+        return self._storage
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Who watches topics here."""
+        return self._subscriptions
+
+    def slow_down(self) -> None:
+        """The port cannot read as fast as datagrams come: answer fewer requests for a while."""
+        self._limit.slow_down(self._monotonic())
+
+    @property
+    def busy(self) -> bool:
+        """Whether more is asked than is answered."""
+        return self._limit.busy
+
+    @property
     def stored(self) -> int:
         """Envelopes that this node holds for others and itself."""
         return len(self._storage)
@@ -261,16 +305,18 @@ class KademliaDirectory:
             return True
         return distance(self.node_id, dht_key) < distance(closest[-1].node_id, dht_key)
 
-    def _met(self, request: Request, source: Endpoint, proven: bool) -> None:
-        """A stranger asked us something: verify it by one ping of ours before it enters the table."""
-        if proven:
+    def _met(self, request: Request, source: Endpoint, allowance: Allowance) -> None:
+        """A stranger asked us something: verify it by one ping of ours before it enters the table. Those who
+        may be forged take half of the places at most."""
+        if allowance.proven:
             self._queries.silence.broken(source)
         stranger = Contact(request.node_id, source)
         if request.flags & Flags.READ_ONLY or not self._table.wants(stranger):
             return
         if source in self._meetings or self._queries.silence.holds(source, self._monotonic()):
             return
-        if len(self._meetings) < MAX_MEETINGS:
+        places = MAX_MEETINGS if allowance.proven else MAX_MEETINGS // 2
+        if len(self._meetings) < places and allowance.take(PING_LENGTH):
             self._meetings.add(source)
             self._tasks.spawn(self._meet(source))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dhtvpn.discovery.allowance import Allowance
 from dhtvpn.discovery.contact import IPV4, IPV6, Contact
 from dhtvpn.discovery.limits import AnswerLimit
 from dhtvpn.discovery.reader import Watches
@@ -12,7 +13,6 @@ from dhtvpn.discovery.storage import Outcome, Storage, Stored
 from dhtvpn.discovery.subscriptions import LEASE_S, Subscriptions
 from dhtvpn.discovery.tokens import TokenIssuer
 from dhtvpn.discovery.wire import (
-    AMPLIFICATION,
     CONTACTS_IN_REPLY,
     MAX_UNIX_TIME,
     MAX_VALUES_IN_REPLY,
@@ -44,8 +44,9 @@ _STATUS = {
 class Hooks:
     """What the service tells its owner."""
 
-    met: Callable[[Request, Endpoint, bool], None]
-    """A request came from this endpoint; its id is only claimed. True when the address is proven."""
+    met: Callable[[Request, Endpoint, Allowance], None]
+    """A request came from this endpoint; its id is only claimed. What is sent there because of it must be
+    taken from the allowance, which also says whether the address is proven."""
 
     stored: Callable[[bytes, bytes, Endpoint | None], None]
     """(dht_key, envelope, source): a topic changed here."""
@@ -57,9 +58,8 @@ class _Asked:
 
     message_id: bytes
     request: Request
-    size: int
     source: Endpoint
-    proven: bool
+    allowance: Allowance
 
 
 class Service:
@@ -75,6 +75,7 @@ class Service:
         subscriptions: Subscriptions,
         watches: Watches,
         tokens: TokenIssuer,
+        limit: AnswerLimit,
         hooks: Hooks,
         monotonic: Callable[[], float],
         unix_time: Callable[[], float],
@@ -83,7 +84,7 @@ class Service:
         self._table, self._storage, self._tokens = table, storage, tokens
         self._subscriptions, self._watches = subscriptions, watches
         self._monotonic, self._unix_time = monotonic, unix_time
-        self._limit = AnswerLimit()
+        self._limit = limit
 
     def handle_request(self, message_id: bytes, body_untrusted: bytes, size: int, source: Endpoint) -> None:
         """``size`` is the whole datagram's, for the amplification limit."""
@@ -100,9 +101,11 @@ class Service:
             self._drops.count("dht", "own_id")
             return
         proven = self._tokens.valid(request.token, source, now)
-        asked = _Asked(message_id, request, size, source, proven)
+        if proven:
+            self._limit.proven(source, now)
+        asked = _Asked(message_id, request, source, Allowance(size, proven=proven))
         self._HANDLERS[request.rpc](self, asked)
-        self._hooks.met(request, source, proven)
+        self._hooks.met(request, source, asked.allowance)
 
     def _ping(self, asked: _Asked) -> None:
         """The asker may compare clocks; ours may be anything, so it is cut to what the wire carries."""
@@ -115,12 +118,10 @@ class Service:
     def _find(self, asked: _Asked) -> None:
         """Contacts first; values follow in datagrams of their own, as far as the address is proven."""
         base = self._base(asked, contacts=self._closest(asked))
-        lacking = self._lacking(asked)
-        room = None if asked.proven else AMPLIFICATION * asked.size - self._size(asked, base)
-        self._reply_with_values(asked, base, lacking, room)
+        self._reply_with_values(asked, base, self._lacking(asked))
 
     def _store(self, asked: _Asked) -> None:
-        if not asked.proven:
+        if not asked.allowance.proven:
             self._reply(asked, self._base(asked, status=Status.BAD_TOKEN))
             return
         request = asked.request
@@ -134,7 +135,7 @@ class Service:
 
         Who renews a lease that lasts lacks nothing: what came meanwhile was pushed and acknowledged. Who
         renews one that has ended is told how much there is, to ask with a list of what it has."""
-        if not asked.proven:
+        if not asked.allowance.proven:
             self._reply(asked, self._base(asked, status=Status.BAD_TOKEN))
             return
         target, renewal = asked.request.target, asked.request.payload == RENEWAL
@@ -147,7 +148,7 @@ class Service:
             more = 0 if lasts else len(self._storage.get(target, self._unix_time()))
             self._reply(asked, replace(self._base(asked, lease_s=LEASE_S), more=more))
             return
-        self._reply_with_values(asked, self._base(asked, lease_s=LEASE_S), self._lacking(asked), None)
+        self._reply_with_values(asked, self._base(asked, lease_s=LEASE_S), self._lacking(asked))
 
     def _push(self, asked: _Asked) -> None:
         request = asked.request
@@ -192,31 +193,35 @@ class Service:
         request = asked.request
         return self._storage.missing(request.target, request.payload, self._unix_time(), asked.message_id)
 
-    def _size(self, asked: _Asked, reply: Reply) -> int:
-        return len(encode_reply(asked.message_id, asked.request.rpc, reply))
+    def _encode(self, asked: _Asked, reply: Reply) -> bytes:
+        return encode_reply(asked.message_id, asked.request.rpc, reply)
 
     def _reply(self, asked: _Asked, reply: Reply) -> None:
         """Without a proven address, contacts are left out until the reply is within the limit."""
         contacts = list(reply.contacts)
-        datagram = encode_reply(asked.message_id, asked.request.rpc, reply)
-        while not asked.proven and len(datagram) > AMPLIFICATION * asked.size:
+        datagram = self._encode(asked, reply)
+        while not asked.allowance.take(len(datagram)):
             if not contacts:
                 self._drops.count("dht", "amplification")
                 return
             contacts.pop()
-            reply = replace(reply, contacts=tuple(contacts))
-            datagram = encode_reply(asked.message_id, asked.request.rpc, reply)
+            datagram = self._encode(asked, replace(reply, contacts=tuple(contacts)))
         self._send(datagram, asked.source)
 
-    def _reply_with_values(self, asked: _Asked, base: Reply, lacking: list[Stored], room: int | None) -> None:
+    def _reply_with_values(self, asked: _Asked, base: Reply, lacking: list[Stored]) -> None:
+        """As many values as may go beside the whole reply; the rest is counted in ``more``."""
+        full = replace(base, values=MAX_VALUES_IN_REPLY, more=len(lacking))  # the longest that it can get
+        lengths = [len(self._encode(asked, full))]
         datagrams: list[bytes] = []
         for stored in lacking[:MAX_VALUES_IN_REPLY]:
             datagram = encode_value(asked.message_id, stored.envelope)
-            if room is not None:
-                room -= len(datagram) + 2  # the counts may take an octet more each
-                if room < 0:
-                    break
+            if not asked.allowance.has(*lengths, len(datagram)):
+                break
+            lengths.append(len(datagram))
             datagrams.append(datagram)
         self._reply(asked, replace(base, values=len(datagrams), more=len(lacking) - len(datagrams)))
         for datagram in datagrams:
-            self._send(datagram, asked.source)
+            if asked.allowance.take(len(datagram)):
+                self._send(datagram, asked.source)
+        if datagrams:
+            self._limit.sent_values(asked.source, len(datagrams))

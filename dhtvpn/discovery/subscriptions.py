@@ -1,8 +1,6 @@
-"""Who watches which topic at this storing node: leases of proven addresses, capped."""
+"""Who watches which topic at this storing node: leases of proven addresses, capped and fairly shared."""
 
-from collections import Counter
-
-from dhtvpn.discovery.contact import address_block
+from dhtvpn.discovery.shares import Shares, holder_of
 from dhtvpn.endpoint import Endpoint
 
 LEASE_S = 60
@@ -11,15 +9,20 @@ LEASE_S = 60
 MAX_PER_TOPIC = 128
 """Watchers of one topic: as many as it can have slots."""
 
-MAX_TOTAL = 8192
-"""Subscriptions in total, about 2 MB."""
+MAX_TOTAL = 4096
+"""Subscriptions in total, of SUBSCRIPTION_OVERHEAD each at most."""
 
 MAX_PER_ADDRESS = 256
 """Subscriptions of one IPv4 address or IPv6 /64."""
 
+SUBSCRIPTION_OVERHEAD = 1300
+"""Octets of memory for one that has topic, address and prefix to itself, measured with tracemalloc
+(test_subscriptions_cost_what_they_are_counted_as)."""
+
 
 class Subscriptions:
-    """Topic to watcher to the end of its lease (monotonic seconds)."""
+    """Topic to watcher to the end of its lease (monotonic seconds). When a topic, or the whole, is full, the
+    prefix with the most subscriptions gives way, as in storage (shares.py)."""
 
     def __init__(
         self,
@@ -31,19 +34,23 @@ class Subscriptions:
         self._max_per_topic, self._max_total = max_per_topic, max_total
         self._max_per_address = max_per_address
         self._topics: dict[bytes, dict[Endpoint, float]] = {}
-        self._per_block: Counter[str] = Counter()
+        self._of_address: dict[bytes, dict[tuple[bytes, Endpoint], None]] = {}
+        self._shares = Shares()
         self._count = 0
+        self._soonest = float("-inf")
 
     def subscribe(self, dht_key: bytes, watcher: Endpoint, now: float) -> bool:
         """Start or renew a lease; False when a cap is reached. The caller has checked the write token."""
         watchers = self._topics.get(dht_key, {})
         if watcher not in watchers:
-            if self._full(dht_key, watcher):
+            if self._full(dht_key, watcher) and now >= self._soonest:
                 self.expire(now)
-            if self._full(dht_key, watcher):
+            if self._full(dht_key, watcher) and not self._make_room(dht_key, watcher):
                 return False
+            holder = holder_of(watcher)
             self._count += 1
-            self._per_block[address_block(watcher)] += 1
+            self._shares.add(holder, 1)
+            self._of_address.setdefault(holder.address, {})[dht_key, watcher] = None
         self._topics.setdefault(dht_key, {})[watcher] = now + LEASE_S
         return True
 
@@ -62,11 +69,13 @@ class Subscriptions:
             return
         if not watchers:
             del self._topics[dht_key]
-        block = address_block(watcher)
+        holder = holder_of(watcher)
         self._count -= 1
-        self._per_block[block] -= 1
-        if self._per_block[block] <= 0:
-            del self._per_block[block]
+        self._shares.add(holder, -1)
+        mine = self._of_address[holder.address]
+        del mine[dht_key, watcher]
+        if not mine:
+            del self._of_address[holder.address]
 
     def expire(self, now: float) -> None:
         """Drop every lease that has ended."""
@@ -78,6 +87,8 @@ class Subscriptions:
         ]
         for dht_key, watcher in ended:
             self.drop(dht_key, watcher)
+        leases = (until for watchers in self._topics.values() for until in watchers.values())
+        self._soonest = min(leases, default=now)
 
     def __len__(self) -> int:
         return self._count
@@ -86,5 +97,34 @@ class Subscriptions:
         return (
             self._count >= self._max_total
             or len(self._topics.get(dht_key, {})) >= self._max_per_topic
-            or self._per_block[address_block(watcher)] >= self._max_per_address
+            or len(self._of_address.get(holder_of(watcher).address, {})) >= self._max_per_address
         )
+
+    def _make_room(self, dht_key: bytes, watcher: Endpoint) -> bool:
+        """End the oldest lease of whoever has the most, unless the newcomer would then have more."""
+        newcomer = holder_of(watcher)
+        if len(self._of_address.get(newcomer.address, {})) >= self._max_per_address:
+            return False
+        watchers = self._topics.get(dht_key, {})
+        if len(watchers) >= self._max_per_topic:
+            gives = _shares_of(watchers).gives_way_to(newcomer, 1)
+            ends = [
+                other for other in watchers if gives not in (None, newcomer) and holder_of(other) == gives
+            ]
+            if not ends:
+                return False
+            self.drop(dht_key, ends[0])
+        if self._count >= self._max_total:
+            gives = self._shares.gives_way_to(newcomer, 1)
+            if gives is None or gives == newcomer:
+                return False
+            self.drop(*next(iter(self._of_address[gives.address])))
+        return True
+
+
+def _shares_of(watchers: dict[Endpoint, float]) -> Shares:
+    """Of one topic: few enough to be counted anew."""
+    shares = Shares()
+    for watcher in watchers:
+        shares.add(holder_of(watcher), 1)
+    return shares

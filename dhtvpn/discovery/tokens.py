@@ -1,19 +1,33 @@
 """Write tokens: proof that the sender of a request receives at its source address (BEP 5).
 
 The issuer keeps no table: a token is a keyed hash of the endpoint under a secret that changes every five
-minutes; the one before it is still accepted, so a token lives for five to ten minutes.
+minutes; the two before it are still accepted, so a token lives for ten to fifteen minutes. The secrets, and
+the one that comes next, may be kept on disk: then a node that was restarted accepts what it issued before.
 """
 
 import hashlib
 import hmac
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from dhtvpn.discovery.wire import TOKEN_LENGTH
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DamagedStateError, SystemRefusedError
+from dhtvpn.files import read_json, write_json
 
-ROTATE_S = 300.0
+log = logging.getLogger(__name__)
+
+ROTATE_S: Final = 300.0
 """BEP 5: "tokens up to ten minutes old are accepted", with a secret that changes every five."""
+
+ACCEPTED: Final = 3
+"""Secrets that are accepted: the one in use since up to 300 s and the two before it."""
+
+SECRET_LENGTH: Final = 32
+VERSION: Final = 1
 
 HELD_FOR_S = 270.0
 """How long we use a token of someone else's: under the five minutes that it surely lives."""
@@ -23,32 +37,94 @@ MAX_HELD = 4096
 
 
 class TokenIssuer:
-    """Issues and checks our own tokens."""
+    """Issues and checks our own tokens. ``now`` in monotonic seconds."""
 
     def __init__(self, random_bytes: Callable[[int], bytes], now: float) -> None:
         self._random_bytes = random_bytes
-        self._secret = self._previous = random_bytes(32)
+        self._next = random_bytes(SECRET_LENGTH)
+        self._secrets = [random_bytes(SECRET_LENGTH) for _ in range(ACCEPTED)]  # the newest first
         self._rotate_at = now + ROTATE_S
+
+    def __repr__(self) -> str:
+        return "TokenIssuer()"
 
     def issue(self, endpoint: Endpoint, now: float) -> bytes:
         """The token that ``endpoint`` may use from now on."""
         self._rotate(now)
-        return _token(self._secret, endpoint)
+        return _token(self._secrets[0], endpoint)
 
     def valid(self, token_untrusted: bytes, endpoint: Endpoint, now: float) -> bool:
-        """Whether we issued it to that endpoint in the last five to ten minutes."""
+        """Whether we issued it to that endpoint in the last ten to fifteen minutes."""
+        if len(token_untrusted) != TOKEN_LENGTH:
+            return False
         self._rotate(now)
-        current = hmac.compare_digest(token_untrusted, _token(self._secret, endpoint))
-        previous = hmac.compare_digest(token_untrusted, _token(self._previous, endpoint))
-        return current or previous
+        found = [hmac.compare_digest(token_untrusted, _token(key, endpoint)) for key in self._secrets]
+        return any(found)
+
+    def state(self, now: float) -> dict[str, Any]:
+        """For the disk: the secrets, also the next one, so that a state of up to 300 s ago still serves,
+        and how old the newest is."""
+        self._rotate(now)
+        return {
+            "secrets": [secret.hex() for secret in (self._next, *self._secrets)],
+            "age_s": round(max(0.0, now - (self._rotate_at - ROTATE_S)), 3),
+        }
+
+    def restore(self, state: dict[str, Any], elapsed_s: float, now: float) -> None:
+        """Go on from what :meth:`state` gave ``elapsed_s`` ago. Raises ValueError, TypeError or KeyError."""
+        secrets = [bytes.fromhex(text) for text in state["secrets"]]
+        age_s = float(state["age_s"])
+        if [len(secret) for secret in secrets] != [SECRET_LENGTH] * (ACCEPTED + 1):
+            raise ValueError("secrets")
+        if not 0 <= age_s <= ROTATE_S or not elapsed_s >= 0:
+            raise ValueError("age")
+        self._next, *self._secrets = secrets
+        self._rotate_at = now - elapsed_s - age_s + ROTATE_S
+        self._rotate(now)
 
     def _rotate(self, now: float) -> None:
-        if now < self._rotate_at:
-            return
-        idle = now >= self._rotate_at + ROTATE_S
-        self._previous = self._random_bytes(32) if idle else self._secret
-        self._secret = self._random_bytes(32)
-        self._rotate_at = now + ROTATE_S
+        """As often as it was due; after a long silence everything is new."""
+        for _ in range(ACCEPTED + 1):
+            if now < self._rotate_at:
+                return
+            self._secrets = [self._next, *self._secrets[:-1]]
+            self._next = self._random_bytes(SECRET_LENGTH)
+            self._rotate_at += ROTATE_S
+        if now >= self._rotate_at:
+            self._rotate_at = now + ROTATE_S
+
+
+class KeptTokens:
+    """The issuer's secrets in one file, 0600, replaced atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: list[str] = []
+
+    def load(self, issuer: TokenIssuer, now: float, unix_time: float) -> bool:
+        """Whether ``issuer`` goes on with secrets from the disk. A file that is damaged, too old or from the
+        future is no loss: whoever shows an old token is given a new one."""
+        try:
+            value = read_json(self._path)
+            if value is None:
+                return False
+            if value["version"] != VERSION:
+                raise ValueError("version")
+            issuer.restore(value, unix_time - float(value["saved_at"]), now)
+        except (DamagedStateError, SystemRefusedError) as error:
+            log.warning("%s: starting with new write tokens", error)
+            return False
+        except (ValueError, TypeError, KeyError, OverflowError):
+            log.warning("%s is damaged or from the future: starting with new write tokens", self._path)
+            return False
+        return True
+
+    def save(self, issuer: TokenIssuer, now: float, unix_time: float) -> None:
+        """Write, unless the same secrets stand there already. Raises SystemRefusedError."""
+        state = issuer.state(now)
+        if state["secrets"] != self._written:
+            write_json(self._path, {"version": VERSION, "saved_at": round(unix_time, 3), **state})
+            self._written = state["secrets"]
 
 
 class TokensHeld:

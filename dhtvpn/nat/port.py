@@ -7,6 +7,8 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -15,7 +17,9 @@ from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
 from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
 from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter
-from dhtvpn.nat.stun_router import StunRouter
+
+if TYPE_CHECKING:
+    from dhtvpn.nat.stun_router import StunRouter
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,7 @@ class UdpPort:
     ``drops``.
     """
 
-    def __init__(self, sockets: PortSockets, drops: Drops) -> None:
+    def __init__(self, sockets: PortSockets, drops: Drops, share: float | None = None) -> None:
         self._sockets = sockets
         self.drops = drops
         self._buffer = bytearray(MAX_DATAGRAM)
@@ -57,13 +61,13 @@ class UdpPort:
         self._closed = False
         self._heard_at = HeardAt()
         self._loop = asyncio.get_running_loop()
-        self.stun = StunRouter(drops)
-        self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self.stun.handle_datagram}
+        self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self._route_stun}
         now = time.monotonic()
-        self._budget = ReadBudget(now)
+        self._budget = ReadBudget(now, share)
         self._thinning = Thinning(now)
         self._filtering = False
         self._index_tag: int | None = None
+        self._on_exhausted: Callable[[], None] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._review: asyncio.TimerHandle | None = None
 
@@ -77,16 +81,18 @@ class UdpPort:
         drops: Drops,
         tunnel_sockets: bool,
         reading: bool = True,
+        share: float | None = None,
     ) -> "UdpPort":
         """Bind ``port`` (None or 0: a free one, the same on both families) and start reading.
 
         ``host_v4`` or ``host_v6`` None leaves that family out; a family that the machine does not have
         is left out too (``families`` says which are there). ``tunnel_sockets`` adds the engine's sockets.
-        ``reading`` False: datagrams wait in the kernel until :meth:`start_reading`.
+        ``reading`` False: datagrams wait in the kernel until :meth:`start_reading`. ``share`` of one core
+        (reading.SHARE unless given) may go into reading, with all that a datagram brings about.
         Raises SystemRefusedError: port in use, not allowed, address not of this machine, no network.
         """
         hosts = {family: host for family, host in ((4, host_v4), (6, host_v6)) if host is not None}
-        opened = cls(open_sockets(port, hosts, tunnel_sockets), drops)
+        opened = cls(open_sockets(port, hosts, tunnel_sockets), drops, share)
         if reading:
             opened.start_reading()
         return opened
@@ -163,6 +169,25 @@ class UdpPort:
 
         self._handlers[Kind.NOTE] = without_prefix
 
+    @cached_property
+    def stun(self) -> "StunRouter":
+        """Who gets STUN messages, unless :meth:`on_stun` has set another handler. Loaded when it is used: a
+        bootstrap node does without ICE."""
+        from dhtvpn.nat.stun_router import StunRouter  # noqa: PLC0415 - brings aioice along
+
+        return StunRouter(self.drops)
+
+    def _route_stun(self, data: bytes, source: Endpoint) -> None:
+        self.stun.handle_datagram(data, source)
+
+    def on_stun(self, handler: DatagramHandler) -> None:
+        """Who gets STUN messages in place of :attr:`stun`."""
+        self._handlers[Kind.STUN] = handler
+
+    def on_exhausted(self, handler: Callable[[], None]) -> None:
+        """Who is told, at every batch, that the share of the processor is used up."""
+        self._on_exhausted = handler
+
     def on_tunnel(self, handler: DatagramHandler) -> None:
         """Who gets handshake messages, types 1-3."""
         self._handlers[Kind.TUNNEL_HANDSHAKE] = handler
@@ -236,6 +261,8 @@ class UdpPort:
             self._pause()
             if self._resume is None:  # the other family may have paused in this turn
                 self._resume = self._loop.call_later(pause_s, self.start_reading)
+            if self._budget.exhausted and self._on_exhausted is not None:
+                self._on_exhausted()
             if self._filtering and self._budget.exhausted:
                 self._thinning.flooded(now)
                 if self._review is None:

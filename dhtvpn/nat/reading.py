@@ -35,19 +35,21 @@ MAX_THINNED: Final = 16
 
 
 class ReadBudget:
-    """CPU seconds that may be spent on reading: SHARE of the time, up to BURST_S saved."""
+    """CPU seconds that may be spent on reading: ``share`` of the time, up to BURST_S saved."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, share: float | None = None) -> None:
+        """``share``: SHARE unless given."""
+        self._share = SHARE if share is None else share
         self._left_s = BURST_S
         self._at = now
 
     def spend(self, cpu_s: float, now: float) -> float:
         """Take what a batch has cost; returns how long to pause, in seconds, mostly 0."""
-        self._left_s = min(BURST_S, self._left_s + max(0.0, now - self._at) * SHARE) - cpu_s
+        self._left_s = min(BURST_S, self._left_s + max(0.0, now - self._at) * self._share) - cpu_s
         self._at = now
         if self._left_s > BURST_S / 2:
             return 0.0
-        return max(LEAST_PAUSE_S, -self._left_s / SHARE)
+        return max(LEAST_PAUSE_S, -self._left_s / self._share)
 
     @property
     def exhausted(self) -> bool:

@@ -7,6 +7,7 @@ from functools import partial
 from dhtvpn.choices import Discovery
 from dhtvpn.discovery.hints import HintDirectory
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.kept import KeptState
 from dhtvpn.discovery.lan import LanDirectory
 from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE, epoch_key
 from dhtvpn.discovery.sources import (
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 async def open_sources(
     config: NodeConfig, port: UdpPort, interface: str, drops: Drops, stack: AsyncExitStack
 ) -> Sources:
-    """Make every source that is chosen, and its sockets; nothing is sent or read before ``Sources.start``.
+    """Make every source that is chosen, and its sockets; no datagram moves before ``Sources.start``.
 
     ``interface``: the overlay's own, on which nobody is looked for. The sockets are released by ``stack``.
     """
@@ -50,12 +51,15 @@ async def open_sources(
         sources.append(broken_source(MAINLINE, "this version has no mainline backend"))
     opened = Sources(sources, dht=kademlia, hints=hints, drops=drops)
     stack.push_async_callback(opened.close)
+    if kademlia is not None:
+        await stack.enter_async_context(KeptState(config.network_directory).keeping(kademlia))
     return opened
 
 
 def _kademlia(port: UdpPort, drops: Drops) -> KademliaDirectory:
     directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
     port.on_dht(directory.handle_datagram)
+    port.on_exhausted(directory.slow_down)
     return directory
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 
 from discovery_simulation import UNIX_START, Network, fake_envelope, fake_inspect, run
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dhtvpn.discovery import msgpack
 from dhtvpn.discovery.contact import Contact
+from dhtvpn.discovery.floors import FLOOR_S
 from dhtvpn.discovery.storage import ENTRY_OVERHEAD, Outcome, Storage
 from dhtvpn.discovery.wire import (
     AMPLIFICATION,
@@ -165,6 +167,7 @@ class StorageModel(RuleBasedStateMachine):
     """Storage against a dictionary: per slot the highest sequence that is not expired; caps always hold."""
 
     CAP_SLOTS, CAP_BYTES, CAP_ADDRESS = 4, 9 * (300 + ENTRY_OVERHEAD), 6
+    CAP_PREFIX = 7 * (300 + ENTRY_OVERHEAD)
 
     def __init__(self):
         super().__init__()
@@ -174,7 +177,7 @@ class StorageModel(RuleBasedStateMachine):
             max_slots=self.CAP_SLOTS,
             max_bytes=self.CAP_BYTES,
             max_per_address=self.CAP_ADDRESS,
-            max_topics=4,
+            max_per_prefix=self.CAP_PREFIX,
         )
         self.now = float(UNIX_START)
         self.highest = {}
@@ -184,27 +187,29 @@ class StorageModel(RuleBasedStateMachine):
         writer=st.integers(0, 6),
         sequence=st.integers(1, 5),
         lifetime=st.integers(1, 200),
-        host=st.integers(1, 3),
+        host=st.integers(1, 8),
         size=st.integers(100, 300),
     )
     def put(self, *, topic, writer, sequence, lifetime, host, size):
         key = bytes([topic]) * 20
         expires_in = int(self.now) - UNIX_START + lifetime
         envelope = fake_envelope(key, writer, sequence, expires_in, size)
-        source = Endpoint(f"198.18.0.{host}", 1)
+        source = Endpoint(f"198.18.{host // 3}.{host}", 1)
         held = {s.slot: s for s in self.storage.get(key, self.now)}
         outcome = self.storage.put(key, envelope, source, self.now)
         slot = fake_inspect(envelope, key, self.now).slot
-        if slot in held and held[slot].sequence > sequence:
-            assert outcome is Outcome.STALE
+        if self.highest.get((key, slot), (0, 0))[0] > sequence:
+            assert outcome is Outcome.STALE, "nobody rolls a slot back, even when it is empty"
         if outcome is Outcome.NEW:
             assert slot not in held or sequence > held[slot].sequence
             assert envelope in [s.envelope for s in self.storage.get(key, self.now)]
+            self.highest[key, slot] = (sequence, self.now + FLOOR_S)
 
     @rule(step=st.integers(1, 60))
     def wait(self, step):
         self.now += step
         self.storage.expire(self.now)
+        self.highest = {place: held for place, held in self.highest.items() if int(held[1]) > self.now}
 
     @invariant()
     def caps_hold_and_counts_agree(self):
@@ -215,13 +220,19 @@ class StorageModel(RuleBasedStateMachine):
             sum(len(s.envelope) + ENTRY_OVERHEAD for s in stored) == self.storage.size_bytes <= self.CAP_BYTES
         )
         assert all(0 < len(slots) <= self.CAP_SLOTS for slots in topics.values())
-        assert len(topics) <= 4
         assert all(s.expires > self.now for s in stored)
-        per_block = {}
+        per_address, per_prefix = Counter(), Counter()
         for s in stored:
-            per_block[s.block] = per_block.get(s.block, 0) + 1
-        assert per_block == dict(self.storage._per_block)
-        assert max(per_block.values(), default=0) <= self.CAP_ADDRESS
+            per_address[s.holder] += 1
+            per_prefix[s.holder.prefix] += s.cost
+        assert max(per_address.values(), default=0) <= self.CAP_ADDRESS
+        assert max(per_prefix.values(), default=0) <= self.CAP_PREFIX
+        shares = self.storage._shares
+        assert {prefix: shares.of_prefix(prefix) for prefix in per_prefix} == dict(per_prefix)
+        assert {holder.address: len(self.storage._of_address[holder.address]) for holder in per_address} == {
+            holder.address: number for holder, number in per_address.items()
+        }
+        assert shares.prefixes == len(per_prefix)
 
 
 TestStorageModel = StorageModel.TestCase

@@ -183,6 +183,16 @@ def test_one_address_is_answered_at_a_limited_rate():
     in_loop(check)
 
 
+def test_values_count_as_answers_so_that_octets_are_limited_too():
+    def check(bench):
+        request = Request(Rpc.FIND, ID, bench.token(), WANT, KEY)
+        octets = sum(len(d) for _ in range(1000) for d in bench.datagrams(request)[1])
+        assert octets < BURST * 4500
+        assert bench.node._drops.as_dict()["dht.rate_limit"] > 900
+
+    in_loop(check)
+
+
 def test_our_own_id_is_not_answered():
     def check(bench):
         assert bench.datagrams(Request(Rpc.PING, bench.node.node_id))[1] == []

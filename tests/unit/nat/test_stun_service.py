@@ -4,10 +4,11 @@ from aioice import stun
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.nat import stun_service
+from dhtvpn.nat import stun_limit
+from dhtvpn.nat.stun_limit import MAX_SOURCES, SOURCE_BURST, TOTAL_BURST, SourceLimit
 from dhtvpn.nat.stun_messages import binding_request, mapped_endpoint, parse
 from dhtvpn.nat.stun_router import StunRouter
-from dhtvpn.nat.stun_service import MAX_SOURCES, SOURCE_BURST, TOTAL_BURST, SourceLimit, StunService
+from dhtvpn.nat.stun_service import StunService
 
 SOURCE = Endpoint("192.0.2.1", 1000)
 
@@ -67,7 +68,7 @@ def test_one_source_is_limited_and_gets_its_share_back_with_time() -> None:
     now = 1.0
     for _ in range(20):
         port.stun.handle_datagram(binding_request(bytes(12)), SOURCE)
-    assert service.answered == SOURCE_BURST + stun_service.SOURCE_RATE
+    assert service.answered == SOURCE_BURST + stun_limit.SOURCE_RATE
 
 
 def test_an_ipv6_source_is_its_64() -> None:
