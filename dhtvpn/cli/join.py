@@ -217,6 +217,8 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)
 
+    log.debug("the node's code is loaded")
+
     def report(kind: str, text: str) -> None:
         if parent is not None:
             log.info("%s: %s", kind, text)

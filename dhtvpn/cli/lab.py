@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import lab_bench, output
+from dhtvpn.cli import lab_bench, lab_discovery, output
 from dhtvpn.cli.lab_lines import (
     DelayOption,
     JitterOption,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 app = new_app(no_args_is_help=True)
 app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
+app.command("discovery", epilog=lab_discovery.DISCOVERY_EXAMPLES)(lab_discovery.discovery)
+app.command("lookups", epilog=lab_discovery.LOOKUPS_EXAMPLES)(lab_discovery.lookups)
 
 
 @app.callback(
@@ -34,6 +36,7 @@ app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
         "dhtvpn lab list                  which topologies there are",
         "sudo dhtvpn lab run demo         build one, and measure every pair",
         "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
+        "sudo dhtvpn lab discovery        how fast a joining member is found",
     )
 )
 def lab() -> None:

@@ -24,3 +24,5 @@ class NodeConfig:
     interface: str | None
     cipher: Cipher
     socket_path: Path
+    watch: bool = True
+    """Whether storing nodes are asked to push new records; without, they are asked every other second."""

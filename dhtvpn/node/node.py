@@ -351,6 +351,8 @@ class Node:
     # Reactions
 
     def _member_found(self, opened: OpenedRecord) -> None:
+        if all(claim.node_key != opened.record.node_key for claim in self.members.claims()):
+            self.events.say("member", f"{opened.record.name} is found")
         self.members.record_arrived(opened.record, opened.sequence)
         self._mtu_routes.refresh()  # it may have another IPv4 address now
         if self.claim.settle(self.members.claims(), time.time()):
