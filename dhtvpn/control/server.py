@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from dhtvpn import files
-from dhtvpn.control import client, schema
+from dhtvpn.control import client, schema, without_tls
 from dhtvpn.errors import DhtVpnError, SystemRefusedError, TimedOutError, UsageError
+
+with without_tls.importing():
+    from aiohttp import web
 
 log = logging.getLogger(__name__)
 

@@ -38,8 +38,8 @@ class Outcome:
     """Seconds of each, in no particular order.
 
     ``lookups_s``: until the record was there, verified; None: it never came. ``complete_s``: until the lookup
-    had heard the closest live nodes. ``publications_s``: until the last of the storing nodes has confirmed, and
-    ``stores`` how many did.
+    had heard the closest live nodes. ``publications_s``: until the last of the storing nodes has confirmed;
+    ``stores``: how many did.
     """
 
     nodes: int
