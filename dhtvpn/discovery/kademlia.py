@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
 from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
+from dhtvpn.discovery.publishing import Publication
 from dhtvpn.discovery.queries import Queries, Topic
 from dhtvpn.discovery.reader import Reader, Watches
 from dhtvpn.discovery.routing import RoutingTable
@@ -146,12 +147,16 @@ class KademliaDirectory:
 
     async def bootstrap(self, endpoints: Iterable[Endpoint]) -> int:
         """Ask endpoints of unknown ids, in waves; returns how many answered so far, one round trip after
-        the first did. Then a lookup of our own id fills the table in the background."""
+        the first did. Then a lookup of our own id fills the table in the background.
+
+        They are asked for the surroundings of a watched topic, where there is one: the lookup that follows
+        then begins a round trip further on."""
+        target = self._watches.any_key() or self.node_id
         usable = [e for e in dict.fromkeys(endpoints) if family_of(e) in self._families]
         running: list[asyncio.Task[Answer | None]] = []
         for start in range(0, len(usable), BOOTSTRAP_WAVE):
             wave = [
-                self._tasks.spawn(self._queries.ask(endpoint, Rpc.FIND_NODE, self.node_id))
+                self._tasks.spawn(self._queries.ask(endpoint, Rpc.FIND_NODE, target))
                 for endpoint in usable[start : start + BOOTSTRAP_WAVE]
             ]
             running += wave
@@ -161,6 +166,7 @@ class KademliaDirectory:
         while not _answered(running) and (waiting := [task for task in running if not task.done()]):
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         answered = _answered(running)
+        self._queries.remember_told(_answers(running))
         if answered:
             self._tasks.spawn(self._queries.closest(self.node_id))
             self._watches.wake()
@@ -181,15 +187,15 @@ class KademliaDirectory:
         Raises DecodeError when the envelope does not pass its own check.
         """
         self._inspect(envelope, dht_key, self._unix_time())
-        closest = await self._queries.closest(dht_key)
+        publication = Publication(lambda c: self._tasks.spawn(self._queries.store(c, dht_key, envelope)))
+        closest = await self._queries.closest(dht_key, progress=publication.progress)
         if self._among_closest(dht_key, closest):
             outcome = self._storage.put(dht_key, envelope, None, self._unix_time())
             if outcome is Outcome.NEW:
                 self._stored(dht_key, envelope, None)
-        stores = [self._tasks.spawn(self._queries.store(c, dht_key, envelope)) for c in closest]
-        results = await asyncio.gather(*stores)
-        log.debug("published at %d of %d nodes", sum(results), len(stores))
-        return sum(results)
+        confirmed = await publication.finish(closest)
+        log.debug("published at %d of %d nodes", confirmed, len(closest))
+        return confirmed
 
     async def lookup(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
         """Verified envelopes as they come; with no contacts, what is stored here."""
@@ -362,5 +368,10 @@ class KademliaDirectory:
                 await self._queries.closest(target)
 
 
+def _answers(tasks: "list[asyncio.Task[Answer | None]]") -> list[Answer]:
+    results = (task.result() for task in tasks if task.done() and not task.cancelled())
+    return [answer for answer in results if answer is not None]
+
+
 def _answered(tasks: "list[asyncio.Task[Answer | None]]") -> int:
-    return sum(task.done() and not task.cancelled() and task.result() is not None for task in tasks)
+    return len(_answers(tasks))
