@@ -94,7 +94,9 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         say=events.say,
     )
     stack.push_async_callback(local_end.close)
-    directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
+    directory = KademliaDirectory(
+        port.send_dht, drops=drops, families=frozenset(port.families), subscribe=config.watch
+    )
     port.on_dht(directory.handle_datagram)
     stack.push_async_callback(directory.close)
     node = Node(

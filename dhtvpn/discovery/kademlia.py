@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
 from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
+from dhtvpn.discovery.polling import Polling
 from dhtvpn.discovery.publishing import Publication
 from dhtvpn.discovery.queries import Queries, Topic
 from dhtvpn.discovery.reader import Reader, Watches
@@ -67,6 +68,7 @@ class KademliaDirectory:
     """One node of the network, storing for others too. ``send`` routes a datagram by address family.
 
     ``node_id``: 20 octets; random when None; the owner keeps it. ``families``: those the port has.
+    ``subscribe`` False: watches ask for changes instead of having them pushed.
     ``read_only`` (BEP 43): others shall not put us into their tables, because strangers cannot reach us.
     """
 
@@ -84,6 +86,7 @@ class KademliaDirectory:
         random_bytes: Callable[[int], bytes] = os.urandom,
         poll_s: float = POLL_S,
         renew_s: float = RENEW_S,
+        subscribe: bool = True,
     ) -> None:
         self.node_id = node_id or random_bytes(KEY_LENGTH)
         if len(self.node_id) != KEY_LENGTH:
@@ -114,6 +117,10 @@ class KademliaDirectory:
             monotonic=monotonic,
             unix_time=unix_time,
         )
+        polling = Polling(
+            self._queries, self._tasks, self._look_up, monotonic=monotonic, unix_time=unix_time, poll_s=poll_s
+        )
+        self._keep = self._keep_watching if subscribe else polling.keep
         self._meetings: set[Endpoint] = set()
         self._pushes = 0
         self._maintenance: asyncio.Task[None] | None = None
@@ -214,7 +221,7 @@ class KademliaDirectory:
         """Lookups and pushes, until it is closed or the directory is."""
         reader = Reader(dht_key, self._inspect, self._drops)
         self._watches.open(reader)
-        task = self._tasks.spawn(self._keep_watching(reader))
+        task = self._tasks.spawn(self._keep(reader))
         try:
             while True:
                 for envelope in await reader.wait():
