@@ -26,7 +26,8 @@ LookUp = Callable[[Reader], Awaitable[list[Contact]]]
 
 class Polling:
     """Keeps the watches of one directory fed. ``look_up`` does one lookup for a reader and returns the
-    closest live nodes; it is repeated after ``poll_s``, when the reader is woken, and when none of them answers."""
+    closest live nodes; it is repeated after ``poll_s``, when the reader is woken, and when none of them
+    answers."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ the process starts to the moment at which the first member has its record, opene
 """
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -36,6 +37,9 @@ NODES_START_S = 60.0
 MEMBER_START_S = 20.0
 SETTLE_S = 3.0
 """After the first member has published: its watch has its leases."""
+
+PAUSE_S = 2.0
+"""Up to so much before a join, by chance: else joins and a periodic question would keep step."""
 
 FOUND_DEADLINE_S = 15.0
 """A member not found in this time counts as not found."""
@@ -104,6 +108,7 @@ class Rounds:
         self._watch = watch
         self._network_id = ""
         self._number = 0
+        self._chance = random.Random(network.topology.seed)  # noqa: S311 - repeatable, not secret
 
     def start(self) -> None:
         """Start the DHT and the first member. Raises DhtVpnError."""
@@ -126,6 +131,7 @@ class Rounds:
     def measure(self) -> Round:
         """One join of a member that is new to everybody."""
         self._number += 1
+        time.sleep(self._chance.uniform(0, PAUSE_S))
         name = f"m{self._number:03d}"
         directory = self._second.directory / name
         ears = _Ears(self._client(), name)
