@@ -23,7 +23,7 @@ from dhtvpn.discovery.service import Hooks, Service
 from dhtvpn.discovery.shortlist import REPLICAS
 from dhtvpn.discovery.storage import Outcome, Storage
 from dhtvpn.discovery.subscriptions import Subscriptions
-from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.tasks import OwnedTasks, first_and_soon_after
 from dhtvpn.discovery.tokens import TokenIssuer
 from dhtvpn.discovery.wire import KIND_REPLY, KIND_REQUEST, NO_FLAGS, Flags, Request, Rpc, split
 from dhtvpn.drops import Drops
@@ -167,7 +167,7 @@ class KademliaDirectory:
                 for endpoint in usable[start : start + BOOTSTRAP_WAVE]
             ]
             running += wave
-            await asyncio.wait(wave, timeout=SOFT_TIMEOUT_S)
+            await first_and_soon_after(wave, SOFT_TIMEOUT_S)
             if _answered(running) >= REPLICAS:
                 break
         while not _answered(running) and (waiting := [task for task in running if not task.done()]):
