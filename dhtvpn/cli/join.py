@@ -1,6 +1,7 @@
 """``dhtvpn join``: resolve the network, check this machine, and run the node here or detached."""
 
 import asyncio
+import gc
 import logging
 import re
 import socket
@@ -220,8 +221,11 @@ def _start_detached(chosen: Session, known: KnownNetwork, verbose: int) -> None:
 
 def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     """Run the node in this process until it is told to stop."""
-    # Half a second of imports that checks and --detach do without.
+    # Much to import, which checks and --detach do without. None of it is garbage: looking takes time.
+    gc.disable()
     from dhtvpn.daemon import NodeConfig, run_node  # noqa: PLC0415
+
+    gc.enable()
 
     config = NodeConfig(
         state_dir=chosen.state_dir,
@@ -239,6 +243,8 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     )
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)
+
+    log.debug("the node's code is loaded")
 
     def report(kind: str, text: str) -> None:
         if parent is not None:

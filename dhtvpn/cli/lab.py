@@ -1,10 +1,19 @@
 """``dhtvpn lab``: build the NAT laboratory, run members in it, list and remove what is left."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import lab_bench, output
+from dhtvpn.cli import lab_bench, lab_discovery, output
+from dhtvpn.cli.lab_lines import (
+    DelayOption,
+    JitterOption,
+    LossOption,
+    ReorderingOption,
+    SeedOption,
+    with_lines,
+)
 from dhtvpn.cli.lab_session import ending_on_signals, progress_lines
 from dhtvpn.cli.options import JsonOption, examples, new_app, session
 
@@ -18,6 +27,8 @@ if TYPE_CHECKING:
 
 app = new_app(no_args_is_help=True)
 app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
+app.command("discovery", epilog=lab_discovery.DISCOVERY_EXAMPLES)(lab_discovery.discovery)
+app.command("lookups", epilog=lab_discovery.LOOKUPS_EXAMPLES)(lab_discovery.lookups)
 
 
 @app.callback(
@@ -25,6 +36,7 @@ app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
         "dhtvpn lab list                  which topologies there are",
         "sudo dhtvpn lab run demo         build one, and measure every pair",
         "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
+        "sudo dhtvpn lab discovery        how fast a joining member is found",
     )
 )
 def lab() -> None:
@@ -39,6 +51,8 @@ def lab() -> None:
         "sudo dhtvpn lab run                    the demo: two NATs, a public server",
         "sudo dhtvpn lab run pair --runs 10     median and worst of ten",
         "sudo dhtvpn lab run demo --keep        leave it up and look around",
+        "sudo dhtvpn lab run pair --delay 25    100 ms there and back between any two sites",
+        "sudo dhtvpn lab run pair --delay 10 --jitter 3 --loss 0.5 --reordering 1 --seed 7",
     )
 )
 def run(
@@ -53,9 +67,17 @@ def run(
         int,
         typer.Option("--seconds", metavar="N", min=0, max=600, help="Length of each TCP stream; 0: none."),
     ] = 3,
+    delay: DelayOption = 0.0,
+    jitter: JitterOption = 0.0,
+    loss: LossOption = 0.0,
+    reordering: ReorderingOption = 0.0,
+    seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Build a topology, let its members join, measure each pair.
+
+    With --delay, --jitter, --loss or --reordering an emulator carries the frames of every line between a
+    site and the Internet. The same --seed gives the same chance; each further run takes the next seed.
 
     Everything happens in network namespaces, which are removed at the end, also after Ctrl-C. The exit
     code is 1 when a pair that has a direct path did not connect.
@@ -65,7 +87,9 @@ def run(
     from dhtvpn.lab.namespaces import check_requirements
     from dhtvpn.lab.topologies import named
 
-    chosen = named(topology)
+    chosen = with_lines(
+        named(topology), delay_ms=delay, jitter_ms=jitter, loss=loss, reordering=reordering, seed=seed
+    )
     check_requirements(("ip", "nft", "sysctl", "ping", *(["iperf3"] if seconds else [])))
     progress = progress_lines()
     results = []
@@ -74,7 +98,12 @@ def run(
             if runs > 1:
                 progress(f"run {number} of {runs}")
             results.append(
-                _one_run(chosen, Limits(throughput_s=seconds), progress, keep=keep and number == runs)
+                _one_run(
+                    replace(chosen, seed=seed + number - 1),
+                    Limits(throughput_s=seconds),
+                    progress,
+                    keep=keep and number == runs,
+                )
             )
     summary = report.summarise(chosen, results)
     if session(context, None, None, as_json).as_json:

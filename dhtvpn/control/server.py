@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
-from dhtvpn.control import schema
+from dhtvpn.control import schema, without_tls
 from dhtvpn.control.socket_file import GROUP, SOCKET_BACKLOG, take_socket
 from dhtvpn.errors import DhtVpnError, TimedOutError, UsageError
+
+with without_tls.importing():
+    from aiohttp import web
 
 log = logging.getLogger(__name__)
 

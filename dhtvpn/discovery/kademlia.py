@@ -16,6 +16,8 @@ from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, fam
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
 from dhtvpn.discovery.limits import AnswerLimit
 from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
+from dhtvpn.discovery.polling import Polling
+from dhtvpn.discovery.publishing import Publication
 from dhtvpn.discovery.pushing import Pushing
 from dhtvpn.discovery.queries import Queries
 from dhtvpn.discovery.reader import Reader, Watches
@@ -25,9 +27,9 @@ from dhtvpn.discovery.service import Hooks, Service
 from dhtvpn.discovery.shortlist import REPLICAS
 from dhtvpn.discovery.storage import Outcome, Storage
 from dhtvpn.discovery.subscriptions import Subscriptions
-from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.tasks import OwnedTasks, first_and_soon_after
 from dhtvpn.discovery.tokens import TokenIssuer
-from dhtvpn.discovery.watching import POLL_S, RENEW_S, Watching
+from dhtvpn.discovery.watching import POLL_S, RENEW_S, SPARSE_POLL_S, Watching
 from dhtvpn.discovery.wire import (
     KIND_REPLY,
     KIND_REQUEST,
@@ -69,6 +71,7 @@ class KademliaDirectory:
     """One node of the network, storing for others too. ``send`` routes a datagram by address family.
 
     ``node_id``: 20 octets; random when None; the owner keeps it. ``families``: those the port has.
+    ``subscribe`` False: watches ask for changes instead of having them pushed.
     ``read_only`` (BEP 43): others shall not put us into their tables, because strangers cannot reach us.
     """
 
@@ -87,6 +90,7 @@ class KademliaDirectory:
         poll_s: float = POLL_S,
         renew_s: float = RENEW_S,
         caps: Caps = DEFAULT_CAPS,
+        subscribe: bool = True,
     ) -> None:
         self.node_id = node_id or random_bytes(KEY_LENGTH)
         if len(self.node_id) != KEY_LENGTH:
@@ -131,6 +135,15 @@ class KademliaDirectory:
             monotonic=monotonic,
             unix_time=unix_time,
         )
+        polling = Polling(
+            self._queries,
+            self._tasks,
+            self._watching.look_up,
+            monotonic=monotonic,
+            unix_time=unix_time,
+            poll_s=min(poll_s, SPARSE_POLL_S),
+        )
+        self._keep = self._watching.keep if subscribe else polling.keep
         self._meetings: set[Endpoint] = set()
         self._maintenance: asyncio.Task[None] | None = None
         self._closed = False
@@ -163,21 +176,26 @@ class KademliaDirectory:
 
     async def bootstrap(self, endpoints: Iterable[Endpoint]) -> int:
         """Ask endpoints of unknown ids, in waves; returns how many answered so far, one round trip after
-        the first did. Then a lookup of our own id fills the table in the background."""
+        the first did. Then a lookup of our own id fills the table in the background.
+
+        They are asked for the surroundings of a watched topic, where there is one: the lookup that follows
+        then begins a round trip further on."""
+        target = self._watches.any_key() or self.node_id
         usable = [e for e in dict.fromkeys(endpoints) if family_of(e) in self._families]
         running: list[asyncio.Task[Answer | None]] = []
         for start in range(0, len(usable), BOOTSTRAP_WAVE):
             wave = [
-                self._tasks.spawn(self._queries.ask(endpoint, Rpc.FIND_NODE, self.node_id))
+                self._tasks.spawn(self._queries.ask(endpoint, Rpc.FIND_NODE, target))
                 for endpoint in usable[start : start + BOOTSTRAP_WAVE]
             ]
             running += wave
-            await asyncio.wait(wave, timeout=SOFT_TIMEOUT_S)
+            await first_and_soon_after(wave, SOFT_TIMEOUT_S)
             if _answered(running) >= REPLICAS:
                 break
         while not _answered(running) and (waiting := [task for task in running if not task.done()]):
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         answered = _answered(running)
+        self._queries.remember_told(_answers(running))
         if answered:
             self._tasks.spawn(self._queries.closest(self.node_id))
             self._watches.wake()
@@ -198,15 +216,15 @@ class KademliaDirectory:
         Raises DecodeError when the envelope does not pass its own check.
         """
         self._inspect(envelope, dht_key, self._unix_time())
-        closest = await self._queries.closest(dht_key)
+        publication = Publication(lambda c: self._tasks.spawn(self._queries.store(c, dht_key, envelope)))
+        closest = await self._queries.closest(dht_key, progress=publication.progress)
         if self._among_closest(dht_key, closest):
             outcome = self._storage.put(dht_key, envelope, None, self._unix_time())
             if outcome is Outcome.NEW:
                 self._stored(dht_key, envelope, None)
-        stores = [self._tasks.spawn(self._queries.store(c, dht_key, envelope)) for c in closest]
-        results = await asyncio.gather(*stores)
-        log.debug("published at %d of %d nodes", sum(results), len(stores))
-        return sum(results)
+        confirmed = await publication.finish(closest)
+        log.debug("published at %d of %d nodes", confirmed, len(closest))
+        return confirmed
 
     async def lookup(self, dht_key: bytes) -> AsyncGenerator[bytes, None]:
         """Verified envelopes as they come; with no contacts, what is stored here."""
@@ -225,7 +243,7 @@ class KademliaDirectory:
         """Lookups and pushes, until it is closed or the directory is."""
         reader = Reader(dht_key, self._inspect, self._drops)
         self._watches.open(reader)
-        task = self._tasks.spawn(self._watching.keep(reader))
+        task = self._tasks.spawn(self._keep(reader))
         try:
             while True:
                 for envelope in await reader.wait():
@@ -354,5 +372,10 @@ class KademliaDirectory:
                 await self._queries.closest(target)
 
 
+def _answers(tasks: "list[asyncio.Task[Answer | None]]") -> list[Answer]:
+    results = (task.result() for task in tasks if task.done() and not task.cancelled())
+    return [answer for answer in results if answer is not None]
+
+
 def _answered(tasks: "list[asyncio.Task[Answer | None]]") -> int:
-    return sum(task.done() and not task.cancelled() and task.result() is not None for task in tasks)
+    return len(_answers(tasks))

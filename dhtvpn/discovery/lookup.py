@@ -21,8 +21,10 @@ async def run(
     start: Iterable[Contact],
     ask: Ask,
     patience_s: Callable[[Contact], float] = lambda _: SOFT_TIMEOUT_S,
+    progress: Callable[[Shortlist], None] = lambda _: None,
 ) -> list[Contact]:
-    """The closest nodes that answered. Queries still running at the end belong to the owner of ``ask``."""
+    """The closest nodes that answered. Queries still running at the end belong to the owner of ``ask``.
+    ``progress`` sees the shortlist after every answer."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + DEADLINE_S
     running: dict[asyncio.Task[list[Contact] | None], tuple[Contact, float]] = {}
@@ -38,6 +40,7 @@ async def run(
         for task in [task for task in running if task.done()]:
             contact, _ = running.pop(task)
             _account(shortlist, contact, task)
+        progress(shortlist)
         for contact, soft_at in running.values():
             if clock() >= soft_at:
                 shortlist.slow(contact)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from dhtvpn.discovery import lookup
 from dhtvpn.discovery.contact import IPV4, IPV6, Contact
@@ -24,6 +25,9 @@ MAX_ROUNDS = 8
 
 MAX_PATIENCE_S = 1.0
 """The soft timeout grows to twice the known round trip, up to this."""
+
+MAX_TOLD = 64
+"""Contacts kept from the answers at the start."""
 
 NETWORK_SILENT_S = 10.0
 """When nobody at all has answered for this long, our own network is down: nobody is dropped for it."""
@@ -53,6 +57,7 @@ class Queries:
         self._flags, self._monotonic = flags, monotonic
         self.silence = Silence()
         self.tokens = TokensHeld()
+        self.told: list[Contact] = []
         self._heard_at = float("-inf")
 
     async def ask(
@@ -130,15 +135,29 @@ class Queries:
         answer = await self.ask(watcher, Rpc.PUSH, dht_key, envelope)
         return answer is not None and answer.reply.status is Status.OK
 
-    async def closest(self, target: bytes, topic: Topic | None = None) -> list[Contact]:
-        """A lookup: the closest live nodes to ``target``; with a topic, its values are collected."""
+    async def closest(
+        self,
+        target: bytes,
+        topic: Topic | None = None,
+        progress: Callable[[Shortlist], None] = lambda _: None,
+    ) -> list[Contact]:
+        """A lookup: the closest live nodes to ``target``; with a topic, its values are collected.
+        ``progress`` sees the shortlist after every answer."""
 
         def start_query(contact: Contact) -> "asyncio.Task[list[Contact] | None]":
             query = self.find_node(contact, target) if topic is None else self.find(contact, topic)
             return self._tasks.spawn(query)
 
         start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
-        return await lookup.run(Shortlist(target), start, start_query, self._patience_s)
+        if len(start) < K:
+            start += self.told
+        return await lookup.run(Shortlist(target), start, start_query, self._patience_s, progress)
+
+    def remember_told(self, answers: Iterable[Answer]) -> None:
+        """Keep what the nodes that we started from have told, as further start points of lookups while the
+        table is nearly empty: those nodes need not be asked twice."""
+        told = (contact for answer in answers for contact in self._worth_asking(answer.reply))
+        self.told = list(islice(dict.fromkeys(told), MAX_TOLD))
 
     async def _with_fresh_token(
         self, contact: Contact, rpc: Rpc, target: bytes, payload: bytes, on_value: OnValue | None

@@ -96,6 +96,10 @@ class Watches:
             reader.offer(envelope_untrusted, unix_time)
         return bool(readers)
 
+    def any_key(self) -> bytes | None:
+        """The topic that has been watched longest; None when none is."""
+        return next(iter(self._readers), None)
+
     def wake(self) -> None:
         """New contacts: every watch looks again now."""
         for readers in self._readers.values():

@@ -87,6 +87,12 @@ class Shortlist:
         """The ``replicas`` closest nodes that answered, one endpoint each."""
         return _one_per_node(self._closest(lambda state: state is State.ANSWERED))[: self._replicas]
 
+    def answered_among_closest(self, count: int) -> list[Contact]:
+        """Of the ``count`` closest contacts that have not failed, those that answered: unless somebody closer
+        turns up, they are among the closest live nodes."""
+        closest = self._closest(lambda state: state is not State.FAILED)[:count]
+        return [contact for contact in closest if self._states[contact] is State.ANSWERED]
+
     def _candidate(self) -> Contact | None:
         """The closest NEW contact, unless ``replicas`` closer nodes have answered or are being asked."""
         live: set[bytes] = set()

@@ -2,11 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+SOON_S = 0.03
+"""What the others get at least, once the first has answered: nearly as near, or on a machine that is busy."""
+
+
+async def first_and_soon_after(tasks: "Collection[asyncio.Task[T]]", timeout_s: float) -> None:
+    """Wait for the first of ``tasks``, then as long again for the others; ``timeout_s`` at most in all.
+    Nobody waits for the dead who has the living."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    _, pending = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    took_s = clock() - began
+    left_s = min(timeout_s - took_s, max(took_s, SOON_S))
+    if pending and left_s > 0:
+        await asyncio.wait(pending, timeout=left_s)
 
 
 class OwnedTasks:

@@ -8,6 +8,7 @@ between them, as providers do, so no two sites share a link. A LAN is a bridge i
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
+from dhtvpn.lab.link_schedule import Conditions
 from dhtvpn.lab.topology import PUBLIC_SEGMENT, Host, Router, Topology
 
 PUBLIC_IPV4 = IPv4Network("198.18.0.0/15")
@@ -22,11 +23,13 @@ _FIRST_ON_LAN = 10
 
 @dataclass(frozen=True)
 class Link:
-    """A veth pair: ``machine``'s uplink, and the port where ``upstream`` takes it.
+    """``machine``'s uplink, and the port where ``upstream`` takes it: a veth pair, or two TAP devices with
+    the link emulator between them where there are ``conditions``.
 
     ``upstream_ipv4`` and ``upstream_ipv6`` are the addresses of the upstream port itself; None where
     the port is part of a LAN bridge, which has the gateway's address. ``delegated`` is the IPv6 prefix
-    that upstream routes to ``machine``.
+    that upstream routes to ``machine``. ``hardware`` and ``upstream_hardware``: Ethernet addresses of an
+    emulated line, which are known to both ends: an address request would take a round trip, or be lost.
     """
 
     machine: str
@@ -40,6 +43,9 @@ class Link:
     upstream_ipv4: IPv4Interface | None = None
     upstream_ipv6: IPv6Interface | None = None
     delegated: IPv6Network | None = None
+    conditions: Conditions | None = None
+    hardware: str | None = None
+    upstream_hardware: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def plan(topology: Topology) -> Plan:
     for machine in topology.machines:
         if machine.behind is None:
             site += 1
-            links.append(_public_link(machine, site))
+            links.append(_public_link(machine, site, topology.line_of(machine)))
             delegated = links[-1].delegated
             if delegated is not None:
                 lan = lans[machine.name]
@@ -87,11 +93,11 @@ def plan(topology: Topology) -> Plan:
         if machine.behind is not None:
             position = on_lan.get(machine.behind, 0)
             on_lan[machine.behind] = position + 1
-            links.append(_lan_link(machine, lans[machine.behind], position))
+            links.append(_lan_link(machine, lans[machine.behind], position, topology.line_of(machine)))
     return Plan(tuple(links), tuple(lans.values()))
 
 
-def _public_link(machine: Host | Router, site: int) -> Link:
+def _public_link(machine: Host | Router, site: int, conditions: Conditions | None) -> Link:
     network = IPv4Network((int(PUBLIC_IPV4.network_address) + (site << 8), 24))
     prefix = IPv6Network((int(PUBLIC_IPV6.network_address) + (site << 80), 48))
     shared = IPv6Network((prefix.network_address, 64))
@@ -109,10 +115,13 @@ def _public_link(machine: Host | Router, site: int) -> Link:
         upstream_ipv4=_at(network, 1) if has_ipv4 else None,
         upstream_ipv6=_at6(shared, 1) if machine.ipv6 else None,
         delegated=prefix if is_router and machine.ipv6 else None,
+        conditions=conditions,
+        hardware=_hardware(1, site) if conditions else None,
+        upstream_hardware=_hardware(2, site) if conditions else None,
     )
 
 
-def _lan_link(machine: Host | Router, lan: Lan, position: int) -> Link:
+def _lan_link(machine: Host | Router, lan: Lan, position: int, conditions: Conditions | None) -> Link:
     is_router = isinstance(machine, Router)
     has_ipv4 = isinstance(machine, Router) or machine.ipv4
     ipv6_lan = lan.ipv6 if machine.ipv6 else None
@@ -125,7 +134,13 @@ def _lan_link(machine: Host | Router, lan: Lan, position: int) -> Link:
         ipv4_gateway=lan.ipv4.ip if has_ipv4 else None,
         ipv6=_at6(ipv6_lan.network, _FIRST_ON_LAN + position) if ipv6_lan else None,
         ipv6_gateway=ipv6_lan.ip if ipv6_lan else None,
+        conditions=conditions,
     )
+
+
+def _hardware(side: int, site: int) -> str:
+    """A locally administered Ethernet address."""
+    return f"02:00:00:{side:02x}:{site >> 8:02x}:{site & 255:02x}"
 
 
 def _lan_prefix(delegated: IPv6Network) -> IPv6Network:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -220,6 +221,22 @@ class Machine:
         environment["PATH"] = namespaces.search_path()
         environment["LC_ALL"] = "C.UTF-8"
         return environment
+
+
+def read_line(child: subprocess.Popen[str], timeout_s: float, what: str) -> str:
+    """One line of a child's stdout, which must be a pipe that nothing else has read from.
+
+    Raises TimedOutError, or DhtVpnError when the child ends instead.
+    """
+    assert child.stdout is not None  # noqa: S101 - the caller opened the pipe
+    ready, _, _ = select.select([child.stdout], [], [], timeout_s)
+    if not ready:
+        raise TimedOutError(f"{what} said nothing in {timeout_s:.0f} s")
+    line = child.stdout.readline().strip()
+    if not line:
+        complaint = child.stderr.read().strip() if child.stderr is not None else ""
+        raise DhtVpnError(f"{what} ended: {complaint[-500:]}")
+    return line
 
 
 def _brief(arguments: Sequence[str]) -> str:

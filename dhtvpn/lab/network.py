@@ -6,6 +6,7 @@ Kernel parameters come before the links, because a new interface copies the defa
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
 from itertools import takewhile
 from types import TracebackType
 from typing import Self
@@ -14,12 +15,17 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DhtVpnError, SystemRefusedError, UsageError
 from dhtvpn.lab import clean, namespaces, nft, register
 from dhtvpn.lab.addressing import LAN_BRIDGE, Lan, Link, plan
+from dhtvpn.lab.link import Wire
+from dhtvpn.lab.link_process import LinkProcess
 from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.topology import PUBLIC_SEGMENT, Router, Topology
 
 BOOTSTRAP_PORT = 4690
 START_TIMEOUT_S = 15.0
 """How long a bootstrap node may take until its UDP port is bound."""
+
+LINK_SEEDS = 100_000
+"""Seeds of one topology's links: more than it can have, so that two topologies share none."""
 
 JOIN_TIMEOUT_S = 40.0
 """How long ``join --detach`` may take to hand back the terminal."""
@@ -47,6 +53,8 @@ class Network:
         namespaces.check_requirements()
         self.topology = topology
         self.plan = plan(topology)
+        self.emulator: LinkProcess | None = None
+        """Carries the frames of the links that have conditions, where there are some."""
         self._machines: dict[str, Machine] = {}
         self.entry = register.register(topology.name)
         try:
@@ -164,12 +172,30 @@ class Network:
                 namespaces.sysctl(machine.namespace, _CONGESTION_CONTROL)
         for lan in self.plan.lans:
             self._build_lan(lan)
-        namespaces.ip_batch(None, [self._pair(link) for link in self.plan.links])
+        namespaces.ip_batch(None, [self._pair(link) for link in self.plan.links if link.conditions is None])
+        self._emulate_links()
         for link in self.plan.links:
             namespaces.ip_batch(self.node(link.upstream).namespace, _upstream_commands(link))
             namespaces.ip_batch(self.node(link.machine).namespace, _downstream_commands(link))
         for router in self.topology.routers:
             self._build_nat(router)
+
+    def _emulate_links(self) -> None:
+        """One process for all links that have conditions. It ends with the laboratory."""
+        wires = [
+            Wire(
+                self.node(link.machine).namespace,
+                link.interface,
+                self.node(link.upstream).namespace,
+                link.upstream_port,
+                link.conditions,
+                self.topology.seed * LINK_SEEDS + number,
+            )
+            for number, link in enumerate(self.plan.links)
+            if link.conditions is not None
+        ]
+        if wires:
+            self.emulator = LinkProcess(self.node(PUBLIC_SEGMENT), wires)
 
     def _build_lan(self, lan: Lan) -> None:
         commands = [
@@ -206,11 +232,14 @@ class Network:
 def _upstream_commands(link: Link) -> list[str]:
     port = link.upstream_port
     on_bridge = link.upstream != PUBLIC_SEGMENT
-    commands = [f"link set {port} up" + (f" master {LAN_BRIDGE}" if on_bridge else "")]
+    commands = _hardware(port, link.upstream_hardware)
+    commands.append(f"link set {port} up" + (f" master {LAN_BRIDGE}" if on_bridge else ""))
     if link.upstream_ipv4 is not None:
         commands.append(f"address add {link.upstream_ipv4} dev {port}")
+        commands += _neighbour(port, link.hardware, link.ipv4.ip if link.ipv4 else None)
     if link.upstream_ipv6 is not None:
         commands.append(f"address add {link.upstream_ipv6} dev {port} nodad")
+        commands += _neighbour(port, link.hardware, link.ipv6.ip if link.ipv6 else None)
     if link.delegated is not None and link.ipv6 is not None:
         commands.append(f"route add {link.delegated} via {link.ipv6.ip} dev {port}")
     return commands
@@ -218,15 +247,28 @@ def _upstream_commands(link: Link) -> list[str]:
 
 def _downstream_commands(link: Link) -> list[str]:
     interface = link.interface
-    commands = [f"link set {interface} up"]
+    commands = [*_hardware(interface, link.hardware), f"link set {interface} up"]
     if link.ipv4 is not None:
         commands += [
             f"address add {link.ipv4} dev {interface}",
+            *_neighbour(interface, link.upstream_hardware, link.ipv4_gateway),
             f"route add default via {link.ipv4_gateway} dev {interface}",
         ]
     if link.ipv6 is not None:
         commands += [
             f"address add {link.ipv6} dev {interface} nodad",
+            *_neighbour(interface, link.upstream_hardware, link.ipv6_gateway),
             f"route add ::/0 via {link.ipv6_gateway} dev {interface}",
         ]
     return commands
+
+
+def _hardware(interface: str, hardware: str | None) -> list[str]:
+    return [] if hardware is None else [f"link set {interface} address {hardware}"]
+
+
+def _neighbour(interface: str, hardware: str | None, address: IPv4Address | IPv6Address | None) -> list[str]:
+    """A permanent neighbour: asking for the address would take a round trip of an emulated line."""
+    if hardware is None or address is None:
+        return []
+    return [f"neighbour add {address} lladdr {hardware} dev {interface}"]

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from typing import assert_never
 
 from dhtvpn.errors import UsageError
+from dhtvpn.lab.link_schedule import Conditions
 
 PUBLIC_SEGMENT = "internet"
 """The namespace that routes between all sites; no host may have this name."""
@@ -99,34 +100,45 @@ class ExpectedPath(Enum):
 @dataclass(frozen=True)
 class Router:
     """A router with a LAN. IPv4 is translated as ``nat`` says. IPv6, where given, is routed and not
-    translated, and only replies come in unless the filtering is endpoint-independent (RFC 6092)."""
+    translated, and only replies come in unless the filtering is endpoint-independent (RFC 6092).
+    ``line``: what its uplink does to frames; None: as the topology says."""
 
     name: str
     nat: Nat = PORT_RESTRICTED
     behind: str | None = None
     ipv6: bool = False
     lan: IPv4Network | None = None
+    line: Conditions | None = None
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine: on the public segment, or ``behind`` a router. A plain host runs nothing by itself."""
+    """A machine: on the public segment, or ``behind`` a router. A plain host runs nothing by itself.
+    ``line``: what its uplink does to frames; None: as the topology says."""
 
     name: str
     role: Role = Role.MEMBER
     behind: str | None = None
     ipv4: bool = True
     ipv6: bool = False
+    line: Conditions | None = None
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A named internet in miniature. Raises UsageError where the parts do not fit together."""
+    """A named internet in miniature. Raises UsageError where the parts do not fit together.
+
+    ``lines``: what each site's line to the public segment does, one way, where the site does not say.
+    None: nothing, at the full speed of the kernel. A packet between two sites passes two lines, so their
+    round trip is four times ``lines.delay_s``. ``seed``: the same one gives the same chance on every link.
+    """
 
     name: str
     summary: str
     hosts: tuple[Host, ...]
     routers: tuple[Router, ...] = field(default=())
+    lines: Conditions | None = None
+    seed: int = 1
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -194,6 +206,12 @@ class Topology:
             if router.name == name:
                 return router
         raise UsageError(f"topology {self.name} has no router {name}")
+
+    def line_of(self, machine: Host | Router) -> Conditions | None:
+        """What the uplink of a machine does to frames; None: nothing."""
+        if machine.line is not None or machine.behind is not None:
+            return machine.line
+        return self.lines
 
     def nats_of(self, host: Host) -> list[Nat]:
         """The NATs between a host and the public segment, the nearest first."""

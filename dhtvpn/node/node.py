@@ -410,6 +410,8 @@ class Node:
             self._contended(opened)
 
     def _connect(self, opened: OpenedRecord) -> None:
+        if not self.members.knows(opened.record.node_key):
+            self.events.say("member", f"{opened.record.name} is found")
         self.members.record_arrived(opened.record, opened.sequence)
         self._record_seen(opened)
         self._mtu_routes.refresh()  # it may have another IPv4 address now

@@ -45,7 +45,7 @@ async def open_sources(
         sources.append(_lan(config, interface, drops, stack))
     kademlia: KademliaDirectory | None = None
     if Discovery.KADEMLIA in config.discovery:
-        kademlia = _kademlia(port, drops)
+        kademlia = _kademlia(port, drops, subscribe=config.watch)
         sources.append(kademlia_source(kademlia))
     if Discovery.MAINLINE in config.discovery:
         sources.append(broken_source(MAINLINE, "this version has no mainline backend"))
@@ -56,8 +56,10 @@ async def open_sources(
     return opened
 
 
-def _kademlia(port: UdpPort, drops: Drops) -> KademliaDirectory:
-    directory = KademliaDirectory(port.send_dht, drops=drops, families=frozenset(port.families))
+def _kademlia(port: UdpPort, drops: Drops, *, subscribe: bool) -> KademliaDirectory:
+    directory = KademliaDirectory(
+        port.send_dht, drops=drops, families=frozenset(port.families), subscribe=subscribe
+    )
     port.on_dht(directory.handle_datagram)
     port.on_exhausted(directory.slow_down)
     return directory

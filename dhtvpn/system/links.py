@@ -23,7 +23,7 @@ from ipaddress import (
 from pathlib import Path
 from typing import Any, Final
 
-from pyroute2 import AsyncIPRoute
+from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dhtvpn.errors import SystemRefusedError

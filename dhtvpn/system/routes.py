@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
-from pyroute2 import AsyncIPRoute
+from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dhtvpn.system.links import interface_index, refused

@@ -13,11 +13,11 @@ from dhtvpn.errors import DhtVpnError
 from dhtvpn.lab import namespaces
 from dhtvpn.lab.bench import processes, streams
 from dhtvpn.lab.bench.figures import percentile
-from dhtvpn.lab.bench.link_schedule import Conditions
-from dhtvpn.lab.bench.pair import Pair, read_line
+from dhtvpn.lab.bench.pair import Pair
 from dhtvpn.lab.bench.rate_search import RateSearch, Trial
 from dhtvpn.lab.bench.tunnels import Ends, Tunnel
-from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.link_schedule import Conditions
+from dhtvpn.lab.machine import Machine, read_line
 
 LOSSY = Conditions(delay_s=0.004, jitter_s=0.004, loss=0.005, reordering=0.01)
 PING_INTERVAL_S = 0.01

@@ -5,19 +5,17 @@ The underlay addresses stay the same on both: a host route over the emulator's T
 than the veth's, turns the traffic; it goes with the device.
 """
 
-import json
-import select
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from dhtvpn.errors import DhtVpnError, SystemRefusedError, TimedOutError
+from dhtvpn.errors import SystemRefusedError
 from dhtvpn.lab import namespaces
-from dhtvpn.lab.bench.link_schedule import Conditions
+from dhtvpn.lab.link import Wire
+from dhtvpn.lab.link_process import LinkCounters, LinkProcess
+from dhtvpn.lab.link_schedule import Conditions
 from dhtvpn.lab.machine import Machine
 
 UNDERLAY_MTU = 1500
@@ -26,7 +24,6 @@ LEFT_ADDRESS, RIGHT_ADDRESS = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2
 
 UNDERLAY_PREFIX = 24
 EMULATED = "lossy0"
-EMULATOR_START_S = EMULATOR_END_S = 10.0
 
 _HARDWARE_ADDRESSES = ("02:00:00:00:00:01", "02:00:00:00:00:02")  # locally administered
 _SETTINGS: dict[str, str | int] = {
@@ -38,17 +35,6 @@ _SETTINGS: dict[str, str | int] = {
     "net.ipv4.conf.default.rp_filter": 0,
 }
 _CONGESTION_CONTROL: dict[str, str | int] = {"net.ipv4.tcp_congestion_control": "cubic"}
-
-
-@dataclass
-class LinkCounters:
-    """What the emulated link has carried, both ways together; filled in when it ends."""
-
-    carried: int = 0
-    carried_bytes: int = 0
-    lost: int = 0
-    reordered: int = 0
-    overflowed: int = 0
 
 
 @dataclass
@@ -97,28 +83,13 @@ class Pair:
         Raises DhtVpnError when the emulator does not start.
         """
         counters = LinkCounters()
-        words = ["--delay-s", str(conditions.delay_s), "--jitter-s", str(conditions.jitter_s)]
-        words += ["--loss", str(conditions.loss), "--reordering", str(conditions.reordering)]
-        ends = [word for machine in self.machines for word in (machine.namespace, EMULATED)]
-        child = self.left.popen(
-            [sys.executable, "-m", "dhtvpn.lab.bench.link", *ends, *words, "--seed", str(seed)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        left, right = (machine.namespace for machine in self.machines)
+        emulator = LinkProcess(self.left, [Wire(left, EMULATED, right, EMULATED, conditions, seed)])
         try:
-            read_line(child, EMULATOR_START_S, "the link emulator")
             self._turn_to_emulator()
             yield counters
         finally:
-            child.terminate()
-            try:
-                said, _ = child.communicate(timeout=EMULATOR_END_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                said, _ = child.communicate()
-            self.left.reap()
-            with suppress(ValueError):
-                vars(counters).update(json.loads(said))
+            vars(counters).update(vars(emulator.end()))
 
     def _turn_to_emulator(self) -> None:
         addresses = (LEFT_ADDRESS, RIGHT_ADDRESS)
@@ -135,19 +106,3 @@ class Pair:
                     f"route add {addresses[other]}/32 dev {EMULATED} src {addresses[position]}",
                 ],
             )
-
-
-def read_line(child: subprocess.Popen[str], timeout_s: float, what: str) -> str:
-    """One line of a child's stdout, which must be a pipe that nothing else has read from.
-
-    Raises TimedOutError, or DhtVpnError when the child ends instead.
-    """
-    assert child.stdout is not None  # noqa: S101 - the caller opened the pipe
-    ready, _, _ = select.select([child.stdout], [], [], timeout_s)
-    if not ready:
-        raise TimedOutError(f"{what} said nothing in {timeout_s:.0f} s")
-    line = child.stdout.readline().strip()
-    if not line:
-        complaint = child.stderr.read().strip() if child.stderr is not None else ""
-        raise DhtVpnError(f"{what} ended: {complaint[-500:]}")
-    return line

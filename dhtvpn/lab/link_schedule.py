@@ -20,10 +20,10 @@ QUEUE_MAX = 20_000
 class Conditions:
     """What a link does to frames, one way. Shares are between 0 and 1."""
 
-    delay_s: float = 0.004
-    jitter_s: float = 0.004
-    loss: float = 0.005
-    reordering: float = 0.01
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    reordering: float = 0.0
 
     def __post_init__(self) -> None:
         if self.delay_s < 0 or not 0 <= self.jitter_s <= self.delay_s:
