@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import lab_bench, output
+from dhtvpn.cli import lab_bench, lab_simulate, output
 from dhtvpn.cli.lab_session import ending_on_signals, progress_lines
 from dhtvpn.cli.options import JsonOption, examples, new_app, session
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = new_app(no_args_is_help=True)
 app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
+app.command("simulate", epilog=lab_simulate.EXAMPLES)(lab_simulate.simulate)
 
 
 @app.callback(
@@ -25,12 +26,14 @@ app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
         "dhtvpn lab list                  which topologies there are",
         "sudo dhtvpn lab run demo         build one, and measure every pair",
         "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
+        "dhtvpn lab simulate              thousands of simulated DHT nodes",
     )
 )
 def lab() -> None:
     """The NAT laboratory: routers, NATs and nodes in network namespaces of this machine.
 
-    It needs root, but no Internet, and leaves this machine's own network alone.
+    It needs root (except for simulate and list), but no Internet, and leaves this machine's own network
+    alone.
     """
 
 

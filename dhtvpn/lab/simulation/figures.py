@@ -1,5 +1,6 @@
 """What the experiments measure, as plain numbers for tables, JSON and plots."""
 
+import math
 from dataclasses import dataclass
 from statistics import mean, quantiles
 
@@ -81,6 +82,15 @@ class Growth:
     exponent: float
     """Of the power law n^exponent that fits best; log n has less than 0.2 here, a linear cost 1."""
 
+    def datagrams(self, nodes: int) -> float:
+        """What the fit says for this number of nodes."""
+        return self.intercept + self.slope * math.log2(nodes)
+
+    @staticmethod
+    def log_ratio(fewest: int, most: int) -> float:
+        """How much log n grows between the two."""
+        return math.log(most) / math.log(fewest)
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -92,8 +102,9 @@ class Figures:
     """Percentiles of the round trip between two sites."""
     loss: float
     by_size: list[LookupFigures]
-    by_dead: list[LookupFigures]
-    by_hostile: list[LookupFigures]
+    """Nothing wrong, by number of nodes; the last one at ``nodes``."""
+    by_condition: list[LookupFigures]
+    """At ``nodes``, with dead or hostile ones among them."""
     growth: Growth | None
     rest: list[RestFigures]
     watch: WatchFigures | None

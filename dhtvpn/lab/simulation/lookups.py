@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dhtvpn.lab.simulation.address_plan import endpoints
@@ -37,6 +36,11 @@ class Condition:
     """Nodes that fall silent after the publication and before the lookups; no table knows yet."""
     hostile_percent: float = 0.0
     """Nodes that were hostile from before the publication on."""
+
+    def __str__(self) -> str:
+        if not (self.dead_percent or self.hostile_percent):
+            return "all in order"
+        return f"{self.dead_percent:g}% dead, {self.hostile_percent:g}% hostile"
 
 
 @dataclass

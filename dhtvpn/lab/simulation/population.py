@@ -54,7 +54,9 @@ class Population:
             bit = 1 << (ID_BITS - 1 - depth)
             start = own_id >> (ID_BITS - depth) << (ID_BITS - depth)
             middle = bisect_left(ids, start | bit, low, high)
-            others, ours = ((low, middle), (middle, high)) if own_id & bit else ((middle, high), (low, middle))
+            others, ours = (
+                ((low, middle), (middle, high)) if own_id & bit else ((middle, high), (low, middle))
+            )
             size = others[1] - others[0]
             met += self._rng.sample(range(*others), min(size, OFFERED))
             low, high = ours

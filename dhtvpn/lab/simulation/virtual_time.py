@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: waiting takes no time, and timing is left to no chance."""
+"""An event loop whose clock jumps to the next timer: waiting takes no time and is left to no chance."""
 
 import asyncio
 import selectors
@@ -14,7 +14,7 @@ GIVE_UP_S = 7200.0
 """Virtual seconds after which what still waits has failed, unless the caller says otherwise."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _JumpingSelector(selectors.DefaultSelector):
     """Instead of waiting for a descriptor it moves the loop's clock."""
 
     loop: "VirtualTimeLoop"
