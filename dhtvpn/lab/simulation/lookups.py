@@ -40,7 +40,8 @@ class Condition:
     def __str__(self) -> str:
         if not (self.dead_percent or self.hostile_percent):
             return "all in order"
-        return f"{self.dead_percent:g}% dead, {self.hostile_percent:g}% hostile"
+        shares = {"dead": self.dead_percent, "hostile": self.hostile_percent}
+        return ", ".join(f"{percent:g}% {word}" for word, percent in shares.items() if percent)
 
 
 @dataclass

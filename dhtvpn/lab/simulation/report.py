@@ -11,9 +11,10 @@ from dhtvpn.lab.simulation.figures import Figures, LookupFigures
 from dhtvpn.lab.simulation.limits import Verdict
 
 NOTES = (
-    "lookup: from the call until the search ends; first: until the newest envelope of the record was there.",
-    "found: the newest envelope was delivered, last of its slot. Datagrams: sent and received by the node "
-    "that looks.",
+    "p50, p95: seconds from the call until the search ends; first: until the newest envelope of the record "
+    "was there, p50; publish: until all storing nodes have answered, p50.",
+    "found: the newest envelope was delivered, last of its slot. Messages: datagrams sent and "
+    "received by the node that looks.",
     "Octets with IPv4 and UDP headers. Routing tables were filled through the table's own rules, not by "
     "weeks of joining; all else is production code over simulated datagrams.",
     "At rest, 'storing' among many nodes: measured at nodes that alone have upkeep, and doubled, for every "
@@ -60,8 +61,8 @@ def sentences(figures: Figures) -> list[str]:
 
 
 def _lookups(title: str, rows: Iterable[LookupFigures]) -> Table:
-    columns = ("nodes", "dead", "hostile", "found", "p50 s", "p95 s", "first s", "publish s", "rounds")
-    table = _table(title, *columns, "datagrams", "octets")
+    columns = ("nodes", "dead", "hostile", "found", "p50", "p95", "first", "publish", "rounds")
+    table = _table(title, *columns, "messages", "octets")
     for f in rows:
         table.add_row(
             str(f.nodes),
@@ -107,9 +108,7 @@ def _limits(verdicts: list[Verdict]) -> Table:
 
 def _table(title: str, *columns: str) -> Table:
     """Eighty columns of a terminal are enough for it."""
-    table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in columns:
         table.add_column(column, justify="right")
     return table
