@@ -34,10 +34,11 @@ from dhtvpn.records.envelope import inspect as inspect_envelope
 log = logging.getLogger(__name__)
 
 MAINTENANCE_S = 10.0
-PING_AFTER_S = 300.0
-"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time."""
+PING_AFTER_S = 900.0
+"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time: 10 octets per second at most.
+Lookups do without: a dead contact costs them one soft timeout, and is dropped for it."""
 
-PINGS_PER_ROUND = 8
+PINGS_PER_ROUND = 1
 BOOTSTRAP_WAVE = 16
 """Endpoints asked at once; the next wave follows after the soft timeout unless enough have answered."""
 

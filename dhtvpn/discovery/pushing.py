@@ -9,7 +9,8 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 
 MAX_PUSHES = 512
-"""Pushes under way; a watcher that misses one finds the change at its next renewal."""
+"""Pushes under way; a watcher that misses one loses its lease, and with its next renewal asks for what it
+lacks."""
 
 
 class Pushing:
@@ -35,7 +36,8 @@ class Pushing:
                 continue
             if self._pushes >= MAX_PUSHES:
                 self._drops.count("dht", "pushes_full")
-                return
+                self._subscriptions.drop(dht_key, watcher)
+                continue
             self._pushes += 1
             self._tasks.spawn(self._push(watcher, dht_key, envelope))
 
