@@ -97,6 +97,8 @@ class Announcer:
             self._raised_at = now
             self.sequence = sequence
             self._content = None
+            for place in self._places.values():
+                place.content = None
             self.announce()
 
     async def run(self) -> None:
