@@ -19,8 +19,10 @@ from dhtvpn.dataplane.messages import (
     InstallKeypair,
     KeypairConfirmed,
     NeedHandshake,
+    NoMember,
     PeerCommand,
     RemovePeer,
+    Resolve,
     Send,
     SendProbe,
     SetEndpoint,
@@ -77,6 +79,11 @@ class Engine:
                     self._peers.set(command.peer, command.allowed_ips, command.endpoint)
                 except ValueError:
                     self.drops.count("dataplane", "allowed_ips_full")
+                self._outbound.holders_changed(now)
+                self._after_batch(now)
+                return
+            case Resolve() | NoMember():
+                self._handle_resolution(command, now)
                 return
             case RemovePeer():
                 self._peers.remove(command.peer)
@@ -92,6 +99,13 @@ class Engine:
             return
         self._handle_peer_command(peer, command, now)
         self._after_batch(now)
+
+    def _handle_resolution(self, command: Resolve | NoMember, now: float) -> None:
+        if isinstance(command, Resolve):
+            self._outbound.unresolved.set_networks(command.networks)
+        else:
+            self._outbound.no_member(command.destination, now)
+            self._after_batch(now)
 
     def _handle_peer_command(self, peer: Peer, command: PeerCommand, now: float) -> None:
         match command:
@@ -125,10 +139,13 @@ class Engine:
 
     def next_timeout(self) -> float | None:
         """When :meth:`handle_timeout` wants to be called; None: only after something has happened."""
-        return self._report_at
+        times = (self._report_at, self._outbound.unresolved.next_timeout())
+        return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Tell the control process what has happened since the last time."""
+        """Give up packets that wait in vain; tell the control process what has happened since."""
+        self._outbound.give_up(now)
+        self._after_batch(now)
         if self._report_at is None or now < self._report_at:
             return
         self._report_at = None

@@ -133,6 +133,20 @@ class Datagram:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """Ask who holds a destination inside these networks that no peer has; nothing is asked before."""
+
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoMember:
+    """Nobody holds ``destination``: tell the senders of what waits for it."""
+
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The engine runs. Sent once, first. ``offloads`` are those of :data:`OFFLOADS` that are on."""
 
@@ -198,6 +212,14 @@ class ProbeRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class WhoHolds:
+    """A packet goes to ``destination``, which no peer has. Answered by a ``SetPeer`` with that address, or
+    by ``NoMember``; without an answer the engine gives up. Once for each destination while it waits."""
+
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
 class DropCounts:
     """Every drop counter of the engine, absolute, by ``room.reason``. Sent when one has changed."""
 
@@ -206,9 +228,16 @@ class DropCounts:
 
 PeerCommand = InstallKeypair | EraseKeypairs | SetEndpoint | SetFeatures | SetPathMtu | Send | SendProbe
 """Of a peer that there is."""
-Command = Configure | SetPeer | RemovePeer | Datagram | PeerCommand
+Command = Configure | SetPeer | RemovePeer | Datagram | Resolve | NoMember | PeerCommand
 Event = (
-    ControlFrame | Activity | KeypairConfirmed | NeedHandshake | EndpointRoamed | ProbeRefused | DropCounts
+    ControlFrame
+    | Activity
+    | KeypairConfirmed
+    | NeedHandshake
+    | EndpointRoamed
+    | ProbeRefused
+    | WhoHolds
+    | DropCounts
 )
 Message = Command | Event | Ready
 
@@ -224,6 +253,8 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "send": Send,
     "send_probe": SendProbe,
     "datagram": Datagram,
+    "resolve": Resolve,
+    "no_member": NoMember,
     "ready": Ready,
     "control_frame": ControlFrame,
     "activity": Activity,
@@ -231,6 +262,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "need_handshake": NeedHandshake,
     "endpoint_roamed": EndpointRoamed,
     "probe_refused": ProbeRefused,
+    "who_holds": WhoHolds,
     "drop_counts": DropCounts,
 }
 _NAME_OF: Final = {kind: name for name, kind in _NAMES.items()}
@@ -313,6 +345,8 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "allowed_ips": _tuple_of(
         lambda network: [network.network_address.packed, network.prefixlen], _load_network
     ),
+    "networks": _tuple_of(lambda network: [network.network_address.packed, network.prefixlen], _load_network),
+    "destination": _Codec(lambda address: address.packed, _load_address),
     "local_index": _INDEX,
     "remote_index": _INDEX,
     "send_key": _KEY,

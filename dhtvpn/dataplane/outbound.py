@@ -13,12 +13,13 @@ from typing import Final
 from dhtvpn.dataplane.ack_thinning import AckThinning
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.gathering import Gathering
-from dhtvpn.dataplane.messages import Event, NeedHandshake, ProbeRefused
+from dhtvpn.dataplane.messages import Address, Event, NeedHandshake, ProbeRefused, WhoHolds
 from dhtvpn.dataplane.peers import Peer, Peers, Waiting
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
 from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_sender import TrainSender
 from dhtvpn.dataplane.transmitter import Transmitter
+from dhtvpn.dataplane.unresolved import Unresolved
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError, SystemRefusedError
 from dhtvpn.packet import ecn, fragment, icmp, virtio
@@ -53,6 +54,7 @@ class Outbound:
         self._transmitter = transmitter
         self._drops = drops
         self._emit = emit
+        self.unresolved = Unresolved(lambda destination: emit(WhoHolds(destination)))
         self._answers = icmp.AnswerLimit()
         self._fragment_id = int.from_bytes(os.urandom(4))
         # Each has room for the padding of a last piece behind the longest packet.
@@ -143,6 +145,26 @@ class Outbound:
                 self._collect(peer, ecn.NOT_ECT, datagram)
         self._send_collected()
 
+    def holders_changed(self, now: float) -> None:
+        """A peer has other addresses: send it what waited for one of them."""
+        if len(self.unresolved):
+            for packet in self.unresolved.take(self._peers.allowed_ips.lookup):
+                self._route_copy(packet, now)
+            self._send_collected()
+
+    def no_member(self, destination: Address, now: float) -> None:
+        """Nobody holds ``destination``: tell the senders."""
+        self._unreachable(self.unresolved.refuse(destination, now), now)
+
+    def give_up(self, now: float) -> None:
+        """Tell the senders of what has waited too long."""
+        self._unreachable(self.unresolved.expire(now), now)
+
+    def _unreachable(self, packets: list[bytes], now: float) -> None:
+        for packet in packets:
+            self._drops.count("dataplane", "no_peer")
+            self._answer(icmp.unreachable(packet[_AT:]), now)
+
     def _send_batch(self, now: float) -> None:
         """Send all that the batch has brought together."""
         self._send_gathered(now)
@@ -174,6 +196,8 @@ class Outbound:
         if number is not None:
             self._send(self._peers.by_number[number], place, end, now)
         elif icmp.is_one_host(destination):
+            if self.unresolved.hold(bytes(destination), bytes(place.buffer[:end]), now):
+                return
             self._drops.count("dataplane", "no_peer")
             self._answer(icmp.unreachable(bytes(packet)), now)
         else:

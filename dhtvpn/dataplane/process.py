@@ -20,8 +20,10 @@ from dhtvpn.dataplane.messages import (
     Event,
     InstallKeypair,
     Network,
+    NoMember,
     Ready,
     RemovePeer,
+    Resolve,
     Send,
     SendProbe,
     SetEndpoint,
@@ -134,6 +136,14 @@ class EngineProcess:
     def remove_peer(self, peer: int) -> None:
         """Forget a peer and its keys."""
         self._command(RemovePeer(peer))
+
+    def resolve(self, networks: Iterable[Network]) -> None:
+        """Ask by ``WhoHolds`` for destinations inside ``networks`` that no peer has."""
+        self._command(Resolve(tuple(networks)))
+
+    def no_member(self, destination: Address) -> None:
+        """The answer to ``WhoHolds`` that nobody does."""
+        self._command(NoMember(destination))
 
     def install_keypair(self, peer: int, keypair: Keypair) -> None:
         """Give the peer the keypair of a completed handshake, and send what waited for it."""

@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
 from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
-from dhtvpn.discovery.queries import Queries, Topic
+from dhtvpn.discovery.pushing import Pushing
+from dhtvpn.discovery.queries import Queries
 from dhtvpn.discovery.reader import Reader, Watches
 from dhtvpn.discovery.routing import RoutingTable
 from dhtvpn.discovery.rpc import Answer, Requests, Send
@@ -23,6 +24,7 @@ from dhtvpn.discovery.storage import Outcome, Storage
 from dhtvpn.discovery.subscriptions import Subscriptions
 from dhtvpn.discovery.tasks import OwnedTasks
 from dhtvpn.discovery.tokens import TokenIssuer
+from dhtvpn.discovery.watching import POLL_S, RENEW_S, Watching
 from dhtvpn.discovery.wire import KIND_REPLY, KIND_REQUEST, NO_FLAGS, Flags, Request, Rpc, split
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
@@ -31,24 +33,12 @@ from dhtvpn.records.envelope import inspect as inspect_envelope
 
 log = logging.getLogger(__name__)
 
-POLL_S = 30.0
-"""A watch looks the topic up this often besides the pushes, as a safety net."""
-
-RENEW_S = 25.0
-"""A watch renews its subscriptions this often: within the 30 s after which NATs may forget a UDP mapping
-(RFC 4787 section 4.3 asks for two minutes, many keep less), and twice within the lease."""
-
-NO_CONTACTS_RETRY_S = 0.5
-"""A watch that found nobody looks again this soon: bootstrapping may be under way. Costs no datagram."""
-
-RESUBSCRIBE_S = 3.0
-"""A watch without a single lease looks for other storing nodes this soon."""
-
 MAINTENANCE_S = 10.0
-PING_AFTER_S = 300.0
-"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time."""
+PING_AFTER_S = 900.0
+"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time: 10 octets per second at most.
+Lookups do without: a dead contact costs them one soft timeout, and is dropped for it."""
 
-PINGS_PER_ROUND = 8
+PINGS_PER_ROUND = 1
 BOOTSTRAP_WAVE = 16
 """Endpoints asked at once; the next wave follows after the soft timeout unless enough have answered."""
 
@@ -57,9 +47,6 @@ MAX_MEETINGS = 32
 
 MAX_CLOCKS = 5
 """Nodes whose clocks are asked for at once: the median stands against two that lie."""
-
-MAX_PUSHES = 512
-"""Pushes under way; a watcher that misses one finds the change at its next renewal."""
 
 
 class KademliaDirectory:
@@ -91,7 +78,6 @@ class KademliaDirectory:
         self._port_send, self._drops, self._inspect = send, drops or Drops(), inspect
         self._families = families
         self._monotonic, self._unix_time, self._random_bytes = monotonic, unix_time, random_bytes
-        self._poll_s, self._renew_s = poll_s, renew_s
         self._tasks = OwnedTasks()
         self._table = RoutingTable(self.node_id, families, monotonic())
         self._storage = Storage(inspect, self._drops)
@@ -100,6 +86,18 @@ class KademliaDirectory:
         self._requests = Requests(self._send, self._drops, random_bytes)
         self._queries = Queries(
             self._requests, self._table, self._tasks, flags=self._flags, monotonic=monotonic
+        )
+        self._watching = Watching(
+            self._queries,
+            self._storage,
+            self._tasks,
+            monotonic=monotonic,
+            unix_time=unix_time,
+            poll_s=poll_s,
+            renew_s=renew_s,
+        )
+        self._pushing = Pushing(
+            self._queries, self._subscriptions, self._tasks, self._drops, monotonic=monotonic
         )
         self._service = Service(
             self._send,
@@ -114,7 +112,6 @@ class KademliaDirectory:
             unix_time=unix_time,
         )
         self._meetings: set[Endpoint] = set()
-        self._pushes = 0
         self._maintenance: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -208,7 +205,7 @@ class KademliaDirectory:
         """Lookups and pushes, until it is closed or the directory is."""
         reader = Reader(dht_key, self._inspect, self._drops)
         self._watches.open(reader)
-        task = self._tasks.spawn(self._keep_watching(reader))
+        task = self._tasks.spawn(self._watching.keep(reader))
         try:
             while True:
                 for envelope in await reader.wait():
@@ -290,64 +287,13 @@ class KademliaDirectory:
     def _stored(self, dht_key: bytes, envelope: bytes, source: Endpoint | None) -> None:
         """A topic changed here: tell the watches of this process, and push to those of others."""
         self._watches.stored_here(dht_key, envelope, self._unix_time())
-        for watcher in self._subscriptions.watchers(dht_key, self._monotonic()):
-            if watcher == source:
-                continue
-            if self._pushes >= MAX_PUSHES:
-                self._drops.count("dht", "pushes_full")
-                return
-            self._pushes += 1
-            self._tasks.spawn(self._push(watcher, dht_key, envelope))
-
-    async def _push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> None:
-        try:
-            if not await self._queries.push(watcher, dht_key, envelope):
-                self._subscriptions.drop(dht_key, watcher)
-        finally:
-            self._pushes -= 1
-
-    def _topic(self, reader: Reader) -> Topic:
-        return Topic(reader.newest, lambda envelope: reader.offer(envelope, self._unix_time()))
-
-    async def _look_up(self, reader: Reader) -> list[Contact]:
-        for stored in self._storage.get(reader.dht_key, self._unix_time()):
-            reader.offer(stored.envelope, self._unix_time())
-        return await self._queries.closest(reader.dht_key, self._topic(reader))
+        self._pushing.changed(dht_key, envelope, source)
 
     async def _look_up_once(self, reader: Reader) -> None:
         try:
-            await self._look_up(reader)
+            await self._watching.look_up(reader)
         finally:
             reader.finish()
-
-    async def _keep_watching(self, reader: Reader) -> None:
-        """Look up and subscribe at every poll or wake-up; between polls renew the subscriptions."""
-        while True:
-            closest = await self._look_up(reader)
-            poll_at = self._monotonic() + self._poll_s
-            while True:
-                leases = await self._subscribe(reader, closest)
-                left_s = poll_at - self._monotonic()
-                if not leases:
-                    left_s = min(left_s, RESUBSCRIBE_S if closest else NO_CONTACTS_RETRY_S)
-                woken = await reader.sleep(min(left_s, self._renew_s))
-                if woken or not leases or self._monotonic() >= poll_at:
-                    break
-
-    async def _subscribe(self, reader: Reader, closest: list[Contact]) -> int:
-        """Subscribe or renew at each of ``closest``; returns how many granted a lease."""
-        reader.forget_ended(self._monotonic())
-        tasks = [self._tasks.spawn(self._subscribe_at(reader, contact)) for contact in closest]
-        return sum(await asyncio.gather(*tasks))
-
-    async def _subscribe_at(self, reader: Reader, contact: Contact) -> bool:
-        """Pushes may overtake the reply, so they are welcome from the moment we ask."""
-        asked_at = self._monotonic()
-        reader.subscribe(contact.endpoint, asked_at + self._renew_s)
-        lease_s = await self._queries.watch(contact, self._topic(reader))
-        if lease_s:
-            reader.subscribe(contact.endpoint, asked_at + lease_s)
-        return lease_s > 0
 
     async def _maintain(self) -> None:
         """Forget what has ended, ping the quiet, look up buckets that nobody touched."""

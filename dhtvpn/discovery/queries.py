@@ -14,7 +14,7 @@ from dhtvpn.discovery.shortlist import Shortlist
 from dhtvpn.discovery.silence import Silence
 from dhtvpn.discovery.tasks import OwnedTasks
 from dhtvpn.discovery.tokens import TokensHeld
-from dhtvpn.discovery.wire import Flags, Reply, Request, Rpc, Status
+from dhtvpn.discovery.wire import RENEWAL, Flags, Reply, Request, Rpc, Status
 from dhtvpn.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,10 @@ class Queries:
         """The same for a dht_key; values go to the topic, in as many rounds as it takes."""
         told: list[Contact] | None = None
         for _ in range(MAX_ROUNDS):
-            answer = await self._values(contact, Rpc.FIND, topic)
+            key, have = topic.newest.dht_key, topic.newest.have()
+            answer = await self.ask(
+                contact.endpoint, Rpc.FIND, key, have, expected=contact, on_value=topic.on_value
+            )
             if answer is None:
                 return told
             told = self._worth_asking(answer.reply) if told is None else told
@@ -109,9 +112,11 @@ class Queries:
             log.debug("%s did not store: %s", contact.endpoint, answer.reply.status.name)
         return answer is not None and answer.reply.status is Status.OK
 
-    async def watch(self, contact: Contact, topic: Topic) -> int:
-        """Subscribe or renew; returns the lease in seconds, 0 when there is none."""
-        answer = await self._values(contact, Rpc.WATCH, topic)
+    async def watch(self, contact: Contact, topic: Topic, *, renew: bool = False) -> int:
+        """Subscribe, or ``renew`` a lease that is thought to last; returns the lease in seconds, 0 when
+        there is none. When it has ended meanwhile, what we lack is asked for."""
+        key, have = topic.newest.dht_key, RENEWAL if renew else topic.newest.have()
+        answer = await self._with_fresh_token(contact, Rpc.WATCH, key, have, topic.on_value)
         if answer is None or answer.reply.status is not Status.OK:
             return 0
         if _has_more(answer):
@@ -132,12 +137,6 @@ class Queries:
 
         start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
         return await lookup.run(Shortlist(target), start, start_query, self._patience_s)
-
-    async def _values(self, contact: Contact, rpc: Rpc, topic: Topic) -> Answer | None:
-        key, have = topic.newest.dht_key, topic.newest.have()
-        if rpc is Rpc.FIND:
-            return await self.ask(contact.endpoint, rpc, key, have, expected=contact, on_value=topic.on_value)
-        return await self._with_fresh_token(contact, rpc, key, have, topic.on_value)
 
     async def _with_fresh_token(
         self, contact: Contact, rpc: Rpc, target: bytes, payload: bytes, on_value: OnValue | None

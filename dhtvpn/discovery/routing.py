@@ -20,8 +20,8 @@ K = 20
 MAX_FAILURES = 2
 """Queries in a row without an answer after which a contact is dropped."""
 
-REFRESH_AFTER_S = 900.0
-"""A bucket without a change for 15 minutes is looked up (BEP 5, "Routing Table")."""
+REFRESH_AFTER_S = 3600.0
+"""A bucket without a change for an hour is looked up (Kademlia paper, section 2.3)."""
 
 MIN_RTT_S, RTT_WEIGHT = 0.001, 0.25
 ID_BITS = 160

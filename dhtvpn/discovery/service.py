@@ -16,6 +16,7 @@ from dhtvpn.discovery.wire import (
     CONTACTS_IN_REPLY,
     MAX_UNIX_TIME,
     MAX_VALUES_IN_REPLY,
+    RENEWAL,
     Flags,
     Reply,
     Request,
@@ -129,14 +130,22 @@ class Service:
             self._hooks.stored(request.target, request.payload, asked.source)
 
     def _watch(self, asked: _Asked) -> None:
-        """The lease, and at once what the watcher lacks: nothing falls between its lookup and the lease."""
+        """The lease, and at once what the watcher lacks: nothing falls between its lookup and the lease.
+
+        Who renews a lease that lasts lacks nothing: what came meanwhile was pushed and acknowledged. Who
+        renews one that has ended is told how much there is, to ask with a list of what it has."""
         if not asked.proven:
             self._reply(asked, self._base(asked, status=Status.BAD_TOKEN))
             return
-        target = asked.request.target
+        target, renewal = asked.request.target, asked.request.payload == RENEWAL
+        lasts = renewal and self._subscriptions.holds(target, asked.source, self._monotonic())
         if not self._subscriptions.subscribe(target, asked.source, self._monotonic()):
             self._drops.count("dht", "subscriptions_full")
             self._reply(asked, self._base(asked, status=Status.FULL))
+            return
+        if renewal:
+            more = 0 if lasts else len(self._storage.get(target, self._unix_time()))
+            self._reply(asked, replace(self._base(asked, lease_s=LEASE_S), more=more))
             return
         self._reply_with_values(asked, self._base(asked, lease_s=LEASE_S), self._lacking(asked), None)
 

@@ -51,6 +51,10 @@ class Subscriptions:
         """Those whose lease lasts, in the order in which they came."""
         return [watcher for watcher, until in self._topics.get(dht_key, {}).items() if until > now]
 
+    def holds(self, dht_key: bytes, watcher: Endpoint, now: float) -> bool:
+        """Whether its lease lasts: it has acknowledged every push until now."""
+        return self._topics.get(dht_key, {}).get(watcher, now) > now
+
     def drop(self, dht_key: bytes, watcher: Endpoint) -> None:
         """It did not acknowledge a push, or says that it is not watching."""
         watchers = self._topics.get(dht_key, {})

@@ -42,6 +42,9 @@ HAVE_LENGTH = 14
 MAX_HAVE = 64
 """Entries of ``have``, so that the request fits MAX_DATAGRAM."""
 
+RENEWAL = b"\x01"
+"""In place of ``have`` in a watch: "I have what you held when you granted the lease, and what you pushed"."""
+
 MAX_VALUES_IN_REPLY = 32
 """Value datagrams per reply (about 30 KB: no receive buffer overflows); the rest is counted in ``more``."""
 
@@ -88,7 +91,7 @@ class Status(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Request:
     """``target`` is a node id (find_node) or dht_key, ``b""`` for ping; ``payload`` is the envelope
-    (store, push) or the ``have`` list (find, watch)."""
+    (store, push), or the ``have`` list (find, watch) or RENEWAL (watch)."""
 
     rpc: Rpc
     node_id: bytes
@@ -232,7 +235,7 @@ def _payload(rpc: Rpc, value_untrusted: Any) -> bytes:
     if rpc in (Rpc.STORE, Rpc.PUSH):
         return _octets_up_to(value_untrusted, MAX_ENVELOPE)
     have = _octets_up_to(value_untrusted, MAX_HAVE * HAVE_LENGTH)
-    if len(have) % HAVE_LENGTH:
+    if len(have) % HAVE_LENGTH and not (rpc is Rpc.WATCH and have == RENEWAL):
         raise DecodeError("format", "have")
     return have
 

@@ -1,33 +1,55 @@
-"""Publishes this node's endpoint record: at once when it changes, and before the stored copies age out.
+"""Publishes this node's endpoint record: at once when it changes, and again before storing nodes lose it.
 
-Only the publisher republishes (a holder that republishes can roll a newer value back), so
-a record that is not renewed here is gone at its signed expiry.
+Only the publisher republishes (a holder that republishes can roll a newer value back). While the record
+stays the same, the very same envelope is stored again: nobody has to be told of it, and nothing about the
+times of publication can be read from it. What goes out under two epochs has nothing in common: each has its
+own topic keys, shift of sequence numbers and expiry, and the first publication under the next epoch comes
+at a random moment of the ten minutes before it.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dhtvpn.discovery.directory import Directory
 from dhtvpn.errors import DecodeError
 from dhtvpn.identity import Identity
-from dhtvpn.records.envelope import seal
-from dhtvpn.records.epochs import publish_epochs
+from dhtvpn.records.envelope import MAX_SEQUENCE, seal
+from dhtvpn.records.epochs import EPOCH_S, MARGIN_S, expiry_of, publish_epochs
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.topic import Topic
 
 log = logging.getLogger(__name__)
 
-LIFETIME_S = 3600
-"""From publication to the signed expiry."""
-REPUBLISH_S = 600
-"""New nodes come close to the key and old ones leave: renew well before the expiry."""
+REPUBLISH_S = 1800.0
+"""New nodes come close to the key and old ones leave: of 8 storing nodes that stay for an hour each, all are
+gone after half an hour once in 10,000 times, and whoever reads meanwhile has the record already."""
+
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after a publication that no other node confirmed; the last one repeats."""
+
 GOODBYE_DEADLINE_S = 1.0
 CHECK_S = 20.0
-"""How often the epoch is looked at; ten minutes of overlap make the exact moment unimportant."""
+"""How often the clock is looked at while nothing is due: it may be set, or the machine suspended."""
+
+RAISE_PAUSE_S = 60.0
+"""Sequence numbers are raised above those that others hold at most this often: two machines with one
+identity would otherwise outdo each other without end."""
+
+
+@dataclass
+class _Place:
+    """One topic in which the record is kept published."""
+
+    topic: Topic
+    due: float
+    """Seconds of the event loop's clock, which nobody sets."""
+    content: EndpointRecord | None = None
+    """What ``envelope`` says."""
+    envelope: bytes = b""
+    failures: int = 0
 
 
 class Announcer:
@@ -42,15 +64,24 @@ class Announcer:
         record: Callable[[], EndpointRecord],
         random_bytes: Callable[[int], bytes],
         published: Callable[[int], None],
+        more_topics: Callable[[int], Sequence[Topic]] = lambda _: (),
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
+        """``topic_at``: the roster topic of an epoch; ``more_topics``: in which others to be found."""
         self._directory = directory
         self._identity = identity
         self._topic_at = topic_at
+        self._more_topics = more_topics
         self._record = record
         self._random_bytes = random_bytes
         self._published = published
+        self._unix_time = unix_time
         self._wanted = asyncio.Event()
-        self._sequence = 0
+        self._places: dict[bytes, _Place] = {}
+        self._content: EndpointRecord | None = None
+        self._raised_at = float("-inf")
+        self.sequence = 0
+        """Of the newest envelope of this node, in this run or one before: kept on disk by the owner."""
         self.confirmed: dict[int, int] = {}
         """Epoch -> number of other nodes that confirmed our record, as of the last publication."""
 
@@ -58,51 +89,120 @@ class Announcer:
         """Publish again soon: the record has changed, or the directory has new contacts."""
         self._wanted.set()
 
+    def seen_own(self, sequence: int) -> None:
+        """The directory holds a record of ours with this number: the next one has to be above it, even
+        where our clock has been set back and the disk has been lost."""
+        now = asyncio.get_running_loop().time()
+        if self.sequence < sequence < MAX_SEQUENCE // 2 and now - self._raised_at >= RAISE_PAUSE_S:
+            self._raised_at = now
+            self.sequence = sequence
+            self._content = None
+            for place in self._places.values():
+                place.content = None
+            self.announce()
+
     async def run(self) -> None:
         """Publish until cancelled."""
-        failures = 0
+        everything = True
         while True:
             self._wanted.clear()
-            epochs = publish_epochs(time.time())
-            stores = await self._publish(self._record())
-            failures = 0 if stores else failures + 1
-            pause = RETRY_S[min(failures, len(RETRY_S)) - 1] if failures else REPUBLISH_S
-            await self._wait(pause, epochs)
+            due = self._due(everything)
+            if due:
+                await self._publish(due)
+            everything = await self._wait()
 
     async def goodbye(self, record: EndpointRecord) -> None:
-        """Publish ``record``, which says that we leave, without waiting long for anyone."""
+        """Publish ``record``, which says that we leave, wherever we can be found, without waiting long."""
+        self._next_sequence()
+        places = [place for place in self._places.values() if place.envelope] or self._due(everything=True)
+        self._content = record
         try:
-            await asyncio.wait_for(self._publish(record), GOODBYE_DEADLINE_S)
+            await asyncio.wait_for(self._publish(places), GOODBYE_DEADLINE_S)
         except TimeoutError:
             log.info("left without a confirmation from the directory")
 
-    async def _publish(self, record: EndpointRecord) -> int:
-        """Publish under every epoch that is due; return the fewest confirmations of any."""
-        now = time.time()
-        self._sequence = max(self._sequence + 1, int(now * 1000))
-        confirmed = {}
-        for epoch in publish_epochs(now):
-            topic = self._topic_at(epoch)
-            envelope = seal(
-                record, topic, self._identity, self._sequence, int(now) + LIFETIME_S, self._random_bytes
-            )
-            try:
-                confirmed[epoch] = await self._directory.publish(topic.dht_key, envelope)
-            except DecodeError as error:
-                # The clock jumped since the lines above, as after a suspend: the next round is soon.
-                log.warning("our own record is refused (%s): trying again", error)
-                confirmed[epoch] = 0
-        self.confirmed = confirmed
-        self._published(min(confirmed.values()))
-        return min(confirmed.values())
+    def _due(self, everything: bool) -> list[_Place]:
+        """The places to publish at now; all that are open when ``everything``, or when the record is new."""
+        record = self._record()
+        if record != self._content:
+            self._content, everything = record, True
+            self._next_sequence()
+        self._follow_epochs()
+        now = asyncio.get_running_loop().time()
+        return [p for p in self._places.values() if p.due <= now or (everything and p.envelope)]
 
-    async def _wait(self, pause: float, epochs: list[int]) -> None:
-        """Until something changed, the pause is over, or another epoch is due."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + pause
-        while (left := end - loop.time()) > 0 and publish_epochs(time.time()) == epochs:
+    def _follow_epochs(self) -> None:
+        """Open the topics in which we are to be found from now on, and leave those that nobody reads."""
+        now, loop_now = self._unix_time(), asyncio.get_running_loop().time()
+        epochs = publish_epochs(now)
+        wanted: dict[bytes, Topic] = {}
+        for epoch in epochs:
+            for topic in (self._topic_at(epoch), *self._more_topics(epoch)):
+                wanted[topic.dht_key] = topic
+        for key, place in list(self._places.items()):
+            if key not in wanted and (place.topic.epoch >= epochs[0] or expiry_of(place.topic.epoch) <= now):
+                del self._places[key]
+        for key, topic in wanted.items():
+            if key not in self._places:
+                self._places[key] = _Place(topic, loop_now + self._first_pause(topic.epoch, now))
+        for place in self._places.values():
+            if place.topic.epoch == epochs[0] and not place.failures and not place.envelope:
+                place.due = loop_now  # it has begun, perhaps because the clock was set
+            if place.topic.epoch < epochs[0]:
+                place.due = float("inf")  # still read by some, so that a farewell goes there
+        self.confirmed = {epoch: count for epoch, count in self.confirmed.items() if epoch in epochs}
+
+    def _first_pause(self, epoch: int, now: float) -> float:
+        """None in the current epoch; in the next one a random part of the time before it starts."""
+        return max(0.0, epoch * EPOCH_S - MARGIN_S - now) * self._fraction()
+
+    async def _publish(self, places: list[_Place]) -> None:
+        """Store our envelope at each of ``places``, sealed anew where the record has changed."""
+        counts = await asyncio.gather(*(self._publish_at(place) for place in places))
+        if counts:
+            self._published(min(counts))
+
+    async def _publish_at(self, place: _Place) -> int:
+        topic, content = place.topic, self._content
+        if content is None:
+            return 0
+        if place.content != content:
+            place.envelope = seal(
+                content, topic, self._identity, self.sequence, expiry_of(topic.epoch), self._random_bytes
+            )
+            place.content = content
+        try:
+            stores = await self._directory.publish(topic.dht_key, place.envelope)
+        except DecodeError as error:
+            # The clock jumped since it was read, as after a suspend: the next round is soon.
+            log.warning("our own record is refused (%s): trying again", error)
+            stores = 0
+        place.failures = 0 if stores else place.failures + 1
+        pause = REPUBLISH_S * (0.75 + 0.25 * self._fraction())
+        if place.failures:
+            pause = RETRY_S[min(place.failures, len(RETRY_S)) - 1]
+        place.due = asyncio.get_running_loop().time() + pause
+        if topic.dht_key == self._topic_at(topic.epoch).dht_key:
+            self.confirmed[topic.epoch] = stores
+        return stores
+
+    async def _wait(self) -> bool:
+        """Until a place is due (False) or somebody has news (True); the clock is looked at meanwhile."""
+        while True:
+            self._follow_epochs()
+            now = asyncio.get_running_loop().time()
+            left = min((place.due for place in self._places.values()), default=now + CHECK_S) - now
+            if left <= 0:
+                return False
             try:
                 await asyncio.wait_for(self._wanted.wait(), min(left, CHECK_S))
             except TimeoutError:
                 continue
-            return
+            return True
+
+    def _next_sequence(self) -> None:
+        self.sequence = max(self.sequence + 1, int(self._unix_time() * 1000))
+
+    def _fraction(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._random_bytes(4), "big") / (1 << 32)

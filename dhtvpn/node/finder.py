@@ -14,14 +14,18 @@ from dhtvpn.discovery.directory import Directory
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError
 from dhtvpn.records.envelope import OpenedRecord, open_record
-from dhtvpn.records.epochs import lookup_epochs
+from dhtvpn.records.epochs import lookup_epochs, next_change
 from dhtvpn.records.roster import Change, Roster
 from dhtvpn.records.topic import Topic
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 20.0
-"""How often the epoch is looked at, and expired records leave the roster."""
+"""How often expired records leave the roster, and the epoch is looked at: at the latest, for the clock may
+be set. A change that the clock announces is followed at that moment."""
+
+TICK_S = 0.001
+"""Sleep this much past a change, so that the clock is beyond it."""
 
 
 class Finder:
@@ -37,6 +41,8 @@ class Finder:
         member_found: Callable[[OpenedRecord], None],
         member_expired: Callable[[bytes], None],
         drops: Drops,
+        own_record_seen: Callable[[int], None] = lambda _: None,
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._topic_at = topic_at
@@ -45,6 +51,8 @@ class Finder:
         self._member_found = member_found
         self._member_expired = member_expired
         self._drops = drops
+        self._own_record_seen = own_record_seen
+        self._unix_time = unix_time
         self._watches: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -52,9 +60,9 @@ class Finder:
         try:
             while True:
                 self._follow_epochs()
-                for node_key in self._roster.expire(time.time()):
+                for node_key in self._roster.expire(self._unix_time()):
                     self._member_expired(node_key)
-                await asyncio.sleep(CHECK_S)
+                await asyncio.sleep(min(CHECK_S, next_change(self._unix_time()) + TICK_S))
                 for task in self._watches.values():
                     if task.done():
                         task.result()
@@ -72,10 +80,10 @@ class Finder:
                 async for envelope in envelopes:
                     self._offer(envelope, topic)
 
-        await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(time.time())))
+        await asyncio.gather(*(look(epoch) for epoch in lookup_epochs(self._unix_time())))
 
     def _follow_epochs(self) -> None:
-        wanted = lookup_epochs(time.time())
+        wanted = lookup_epochs(self._unix_time())
         for epoch in [epoch for epoch in self._watches if epoch not in wanted]:
             self._watches.pop(epoch).cancel()
         for epoch in wanted:
@@ -90,13 +98,14 @@ class Finder:
 
     def _offer(self, envelope: bytes, topic: Topic) -> None:
         try:
-            opened = open_record(envelope, topic, time.time())
+            opened = open_record(envelope, topic, self._unix_time())
         except DecodeError as error:
             self._drops.count("record", error.reason)
             return
         if opened.record.node_key == self._own_node_key:
+            self._own_record_seen(opened.sequence)
             return
-        change = self._roster.offer(opened, time.time())
+        change = self._roster.offer(opened, self._unix_time())
         if change in (Change.STALE, Change.FULL):
             self._drops.count("record", change.value)
         elif change in (Change.NEW, Change.UPDATED):

@@ -1,5 +1,5 @@
 """What a node keeps on disk besides its keys, so that a restart needs neither directory nor bootstrap node:
-where each member answered last, and which DHT nodes answered."""
+where each member answered last, which DHT nodes answered, and how far the members' records had come."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeer, RememberedPeers
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.membership.addresses import Claim
+from dhtvpn.node.announcer import Announcer
+from dhtvpn.node.floors import Floors
 from dhtvpn.node.members import Member, Members
 from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.records.roster import Roster
 
 FORGET_AFTER_S = 30 * 24 * 3600.0
 """A member not heard of for a month is not tried again from memory."""
@@ -25,12 +28,16 @@ class Memory:
         members: Members,
         tunnels: Tunnels,
         known_contacts: Callable[[], list[Endpoint]],
+        floors: Floors | None = None,
+        roster: Roster | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self._peers = peers
         self._contacts = contacts
         self._members = members
         self._tunnels = tunnels
         self._known_contacts = known_contacts
+        self._floors, self._roster, self._announcer = floors, roster, announcer
         self._last_seen: dict[bytes, float] = {}
 
     def recall(self) -> list[Endpoint]:
@@ -38,6 +45,7 @@ class Memory:
 
         Members are DHT nodes too, so where they answered comes after the contacts.
         """
+        self._recall_floors()
         now = time.time()
         contacts = self._contacts.load()
         for peer in self._peers.load().values():
@@ -52,11 +60,20 @@ class Memory:
         return list(dict.fromkeys(contacts))
 
     def save(self) -> None:
-        """Replace both files. Raises SystemRefusedError; what was on disk before is then unchanged."""
+        """Replace the files. Raises SystemRefusedError; what was on disk before is then unchanged."""
         self._peers.save(self._remembered(member) for member in self._members.all())
         known = self._known_contacts()
         if known:
             self._contacts.save(known)
+
+        if self._floors is not None and self._roster is not None and self._announcer is not None:
+            self._floors.save(self._announcer.sequence, self._roster.floors())
+
+    def _recall_floors(self) -> None:
+        if self._floors is not None and self._roster is not None and self._announcer is not None:
+            own, members = self._floors.load()
+            self._roster.restore(members)
+            self._announcer.sequence = max(self._announcer.sequence, own)
 
     def _remembered(self, member: Member) -> RememberedPeer:
         node_key = member.claim.node_key

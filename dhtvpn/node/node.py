@@ -30,6 +30,7 @@ from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
+from dhtvpn.node.floors import Floors
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
@@ -96,6 +97,7 @@ class Node:
         self.id = short_id(identity.node_key)
         self.tunnel_public_key_base64 = base64.b64encode(identity.tunnel_public_key).decode()
         self.table = PeerTable()
+        self.roster = Roster()
         self.stop_requested = asyncio.Event()
         self._identity = identity
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
@@ -168,11 +170,12 @@ class Node:
         return Finder(
             directory=self.directory,
             topic_at=self._topic_at,
-            roster=Roster(),
+            roster=self.roster,
             own_node_key=self._identity.node_key,
             member_found=self._member_found,
             member_expired=self.members.record_expired,
             drops=self.drops,
+            own_record_seen=self.announcer.seen_own,
         )
 
     def _make_memory(self) -> Memory:
@@ -182,6 +185,9 @@ class Node:
             members=self.members,
             tunnels=self.tunnels,
             known_contacts=self.directory.contacts,
+            floors=Floors(self.config.network_directory / "sequences.json"),
+            roster=self.roster,
+            announcer=self.announcer,
         )
 
     async def run(self) -> None:

@@ -40,6 +40,8 @@ class TunnelListener(Protocol):
 
     def stranger_knocked(self) -> None: ...
 
+    def address_wanted(self, address: engine_events.Address) -> None: ...
+
 
 class Tunnels:
     """One WireGuard device, split between this process and the engine."""
@@ -143,6 +145,9 @@ class Tunnels:
         """What the engine reports. Unknown peers are those removed while the event was on its way."""
         if isinstance(event, engine_events.DropCounts):
             self._drops.merge(event.counts)
+            return
+        if isinstance(event, engine_events.WhoHolds):
+            self._listener.address_wanted(event.destination)
             return
         peer = self._table.by_number(event.peer)
         if peer is None:

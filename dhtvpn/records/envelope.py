@@ -28,8 +28,8 @@ ENVELOPE_VERSION = 1
 MAX_ENVELOPE = 900
 """Bytes: fits one datagram on every path that carries IPv6, and BEP 44's 1000 bytes."""
 MAX_LIFETIME_S = 2 * EPOCH_S + 2 * OVERLAP_S
-"""How far ahead an expiry may lie: to the end of the epoch after the next one that is published ten
-minutes early, as seen by a storing node whose clock is ten minutes slow."""
+"""How far ahead an expiry may lie: more than any that ``epochs.expiry_of`` gives, published ten minutes
+early and seen by a storing node whose clock is ten minutes slow."""
 BUCKETS = (256, 448, 704)
 """Sizes of the padded plaintext: three, so that the size says little about names and candidates."""
 
@@ -41,6 +41,8 @@ _INNER = struct.Struct("!H64s")
 _ENVELOPE_DOMAIN = b"dhtvpn envelope v1\0"
 _RECORD_DOMAIN = b"dhtvpn record v1\0"
 _MAX_U64 = 1 << 64
+MAX_SEQUENCE = 1 << 63
+"""Sequence numbers of members are below this; on the wire one has 64 bits, with its topic's shift."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class OpenedRecord:
 
     record: EndpointRecord
     sequence: int
+    """The member's own, without the topic's shift: comparable over all topics and epochs."""
     expires: int
     """Unix seconds."""
 
@@ -82,13 +85,14 @@ def seal(  # noqa: PLR0917 - the order of the fields in the envelope
 ) -> bytes:
     """The envelope of ``record`` under ``topic``, at most MAX_ENVELOPE bytes.
 
-    ``sequence`` must be higher than in every envelope of this node before it. Raises ValueError when
-    the record is not that of ``identity`` or a number does not fit 64 bits.
+    ``sequence`` must be higher than in every envelope of this node with another content. Raises
+    ValueError when the record is not that of ``identity`` or a number is out of its range.
     """
     if record.node_key != identity.node_key:
         raise ValueError("a node seals its own record only")
-    if not (0 <= sequence < _MAX_U64 and 0 <= expires < _MAX_U64):
-        raise ValueError("sequence and expiry have 64 bits")
+    if not (0 <= sequence < MAX_SEQUENCE and 0 <= expires < _MAX_U64):
+        raise ValueError("a sequence has 63 bits, an expiry 64")
+    sequence += topic.sequence_shift(identity.node_key)
     slot = topic.slot(identity.node_key)
     place = _PLACE.pack(topic.public_key, slot, sequence, expires)
     content = records.encode(record)
@@ -151,7 +155,10 @@ def open_record(envelope: bytes, topic: Topic, unix_time: float) -> OpenedRecord
         identities.verify(record.node_key, _RECORD_DOMAIN + found.place + content, signature)
     except DecodeError as error:
         raise DecodeError("member_signature") from error
-    return OpenedRecord(record, found.sequence, found.expires)
+    sequence = found.sequence - topic.sequence_shift(record.node_key)
+    if not 0 <= sequence < MAX_SEQUENCE:
+        raise DecodeError("format", "sequence")
+    return OpenedRecord(record, sequence, found.expires)
 
 
 def _parse(fields: list[Any]) -> Envelope:

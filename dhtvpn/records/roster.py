@@ -4,6 +4,7 @@ A record that has expired leaves the roster, but its sequence number is remember
 older must have expired too: otherwise an old record with a later expiry could be brought back.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -30,7 +31,9 @@ class Change(Enum):
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Floor:
+    """Below which no record of a member is taken."""
+
     sequence: int
     until: float
     """Unix seconds at which every older record of the member has expired."""
@@ -39,9 +42,11 @@ class _Seen:
 class Roster:
     """The members of one network, by node key."""
 
-    def __init__(self) -> None:
+    def __init__(self, floors: Mapping[bytes, Floor] | None = None) -> None:
+        """``floors``: those of an earlier run, by node key."""
         self._best: dict[bytes, OpenedRecord] = {}
-        self._seen: dict[bytes, _Seen] = {}
+        self._seen: dict[bytes, Floor] = {}
+        self.restore(floors or {})
 
     def __len__(self) -> int:
         return len(self._best)
@@ -53,6 +58,19 @@ class Roster:
     def as_list(self) -> list[OpenedRecord]:
         """The best record of every present member, by node key."""
         return [self._best[node_key] for node_key in sorted(self._best)]
+
+    def restore(self, floors: Mapping[bytes, Floor]) -> None:
+        """Take over what an earlier run has seen, at most MAX_REMEMBERED members; never lowers anything."""
+        for node_key, floor in floors.items():
+            seen = self._seen.get(node_key)
+            if (seen is None and len(self._seen) < MAX_REMEMBERED) or (
+                seen is not None and seen.sequence < floor.sequence
+            ):
+                self._seen[node_key] = floor
+
+    def floors(self) -> dict[bytes, Floor]:
+        """What has to survive a restart: of present and former members, at most MAX_REMEMBERED."""
+        return dict(self._seen)
 
     def offer(self, opened: OpenedRecord, unix_time: float) -> Change:
         """Take ``opened`` if it is better than what is known of its member.
@@ -107,4 +125,4 @@ class Roster:
         if self._seen.pop(node_key, None) is None and len(self._seen) >= MAX_REMEMBERED:
             # The table is in the order of hearing: the first former member is the longest unheard of.
             del self._seen[next(key for key in self._seen if key not in self._best)]
-        self._seen[node_key] = _Seen(sequence, unix_time + MAX_LIFETIME_S)
+        self._seen[node_key] = Floor(sequence, unix_time + MAX_LIFETIME_S)

@@ -1,16 +1,21 @@
-"""A topic: where the records of one network are found during one epoch, and the keys they are made with.
+"""A topic: where records of one network are found during one epoch, and the keys they are made with.
 
-All of it comes from the network secret and the number of the epoch, so outsiders cannot tell which
-network a topic belongs to, nor that two topics belong together.
+A network has one *roster* topic per epoch, and for every member one topic per overlay address and one for
+its name, so that a member can be found by whoever knows no more than that. All of it comes from the
+network secret, the number of the epoch and the address or name, so outsiders cannot tell which network a
+topic belongs to, nor that two topics belong together.
 """
 
 import hashlib
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
 from nacl.signing import SigningKey
 
 DHT_KEY_SIZE = 20
 SLOT_SIZE = 16
+SHIFT_SIZE = 5
+"""Octets of the shift of sequence numbers: in milliseconds, 35 years."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,24 @@ class Topic:
             _derive(secret, b"dhtvpn topicseal", number),
             _derive(secret, b"dhtvpn topicslot", number),
         )
+
+    @classmethod
+    def of_address(cls, secret: bytes, epoch: int, address: IPv4Address | IPv6Address) -> "Topic":
+        """Where the member that has the overlay ``address`` is found, and called."""
+        return cls.derive(_derive(secret, b"dhtvpn topicaddr", address.packed), epoch)
+
+    @classmethod
+    def of_name(cls, secret: bytes, epoch: int, name: str) -> "Topic":
+        """Where the members called ``name`` are found."""
+        return cls.derive(_derive(secret, b"dhtvpn topicname", name.encode()), epoch)
+
+    def sequence_shift(self, node_key: bytes) -> int:
+        """What is added to the sequence numbers of ``node_key`` under this topic: without the secret, a
+        number in one epoch cannot be told to continue one in another."""
+        digest = hashlib.blake2b(
+            node_key, digest_size=SHIFT_SIZE, key=self.slot_key, person=b"dhtvpn sequence"
+        ).digest()
+        return int.from_bytes(digest, "big")
 
     def slot(self, node_key: bytes) -> bytes:
         """The writer id of ``node_key`` under this topic, 16 bytes; outsiders cannot link it to the node."""

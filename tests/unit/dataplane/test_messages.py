@@ -24,6 +24,8 @@ COMMANDS: list[m.Command] = [
     m.Send(1, b""),
     m.SetPathMtu(1, 8920),
     m.SendProbe(1, bytes(8920)),
+    m.Resolve((ip_network("10.0.0.0/8"), ip_network("fd00::/64"))),
+    m.NoMember(ip_address("10.0.0.1")),
     m.Datagram(b"\x04\0\0\0", V4),
 ]
 EVENTS: list[m.Event | m.Ready] = [
@@ -36,6 +38,7 @@ EVENTS: list[m.Event | m.Ready] = [
     m.NeedHandshake(1),
     m.EndpointRoamed(1, V4),
     m.ProbeRefused(1, 8920),
+    m.WhoHolds(ip_address("fd00::1")),
     m.DropCounts({"dataplane.no_peer": 3}),
 ]
 

@@ -63,6 +63,8 @@ class Network:
         self.latency_s, self.loss = latency_s, loss
         self.handlers: dict[Endpoint, Callable[[bytes, Endpoint], None]] = {}
         self.guarded: dict[Endpoint, set[Endpoint]] = {}
+        self.times: list[float] = []
+        """When each datagram of ``log`` was sent."""
         self.log: list[tuple[Endpoint, Endpoint, bytes]] = []
         self.directories: list[KademliaDirectory] = []
 
@@ -73,6 +75,7 @@ class Network:
         return send
 
     def carry(self, data: bytes, source: Endpoint, destination: Endpoint) -> None:
+        self.times.append(asyncio.get_running_loop().time())
         self.log.append((source, destination, data))
         if source in self.guarded:
             self.guarded[source].add(destination)
@@ -115,7 +118,7 @@ class Network:
         options.setdefault("node_id", rng.randbytes(20))
         directory = KademliaDirectory(
             send,
-            inspect=fake_inspect,
+            inspect=options.pop("inspect", fake_inspect),
             drops=options.pop("drops", None) or Drops(),
             families=families,
             monotonic=asyncio.get_running_loop().time,

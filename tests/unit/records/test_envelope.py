@@ -57,7 +57,8 @@ def test_a_member_reads_what_was_sealed(scene: Any, sealed: bytes) -> None:
 def test_a_storing_node_sees_slot_sequence_and_expiry(scene: Any, sealed: bytes) -> None:
     found = inspect(sealed, scene.topic.dht_key, scene.now)
     assert found.slot == scene.topic.slot(scene.identity.node_key)
-    assert (found.sequence, found.expires) == (SEQUENCE, scene.now + 3600)
+    shifted = SEQUENCE + scene.topic.sequence_shift(scene.identity.node_key)
+    assert (found.sequence, found.expires) == (shifted, scene.now + 3600)
     assert found.topic_public_key == scene.topic.public_key
 
 
@@ -197,8 +198,8 @@ def test_misuse_of_seal(scene: Any) -> None:
     other = Identity.from_seed(b"\6" * 32)
     with pytest.raises(ValueError, match="own record"):
         seal(scene.record, scene.topic, other, 1, scene.now, os.urandom)
-    for sequence, expires in ((-1, 1), (1 << 64, 1), (1, -1), (1, 1 << 64)):
-        with pytest.raises(ValueError, match="64 bits"):
+    for sequence, expires in ((-1, 1), (1 << 63, 1), (1, -1), (1, 1 << 64)):
+        with pytest.raises(ValueError, match="63 bits"):
             seal(scene.record, scene.topic, scene.identity, sequence, expires, os.urandom)
 
 

@@ -1,6 +1,7 @@
 """docs/protocol/record.md, byte for byte. The JSON was computed from that page without this package."""
 
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ def test_topic(vector: dict[str, Any]) -> None:
         assert topic.slot(bytes.fromhex(node_key)).hex() == slot
 
 
+@pytest.mark.parametrize("vector", vectors("topic.json"))
+def test_topics_of_addresses_and_names(vector: dict[str, Any]) -> None:
+    secret, epoch = bytes.fromhex(vector["secret"]), vector["epoch"]
+    for address, dht_key in vector["address_dht_keys"].items():
+        assert Topic.of_address(secret, epoch, ip_address(address)).dht_key.hex() == dht_key
+    for name, dht_key in vector["name_dht_keys"].items():
+        assert Topic.of_name(secret, epoch, name).dht_key.hex() == dht_key
+
+
 @pytest.mark.parametrize("vector", vectors("envelope.json"), ids=lambda vector: vector["what"])
 def test_record_and_envelope(vector: dict[str, Any]) -> None:
     identity = Identity.from_seed(bytes.fromhex(vector["seed"]))
@@ -51,6 +61,8 @@ def test_record_and_envelope(vector: dict[str, Any]) -> None:
         record, topic, identity, vector["sequence"], vector["expires"], lambda size: nonce[:size]
     )
     assert sealed.hex() == vector["envelope"]
+    seen = envelopes.inspect(sealed, topic.dht_key, vector["expires"] - 1)
+    assert seen.sequence == vector["sequence_on_wire"]
     assert len(sealed) <= envelopes.MAX_ENVELOPE
     opened = envelopes.open_record(sealed, topic, vector["expires"] - 1)
     assert opened == envelopes.OpenedRecord(record, vector["sequence"], vector["expires"])

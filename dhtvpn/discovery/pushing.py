@@ -1,0 +1,49 @@
+"""The storing side of a watch: a topic that changed here goes to everyone who has a lease on it."""
+
+from collections.abc import Callable
+
+from dhtvpn.discovery.queries import Queries
+from dhtvpn.discovery.subscriptions import Subscriptions
+from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+
+MAX_PUSHES = 512
+"""Pushes under way; a watcher that misses one loses its lease, and with its next renewal asks for what it
+lacks."""
+
+
+class Pushing:
+    """Sends each change to its watchers, at most MAX_PUSHES at a time."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        subscriptions: Subscriptions,
+        tasks: OwnedTasks,
+        drops: Drops,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._queries, self._subscriptions = queries, subscriptions
+        self._tasks, self._drops, self._monotonic = tasks, drops, monotonic
+        self._pushes = 0
+
+    def changed(self, dht_key: bytes, envelope: bytes, source: Endpoint | None) -> None:
+        """Push a new envelope of the topic to all watchers but ``source``, who stored it."""
+        for watcher in self._subscriptions.watchers(dht_key, self._monotonic()):
+            if watcher == source:
+                continue
+            if self._pushes >= MAX_PUSHES:
+                self._drops.count("dht", "pushes_full")
+                self._subscriptions.drop(dht_key, watcher)
+                continue
+            self._pushes += 1
+            self._tasks.spawn(self._push(watcher, dht_key, envelope))
+
+    async def _push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> None:
+        try:
+            if not await self._queries.push(watcher, dht_key, envelope):
+                self._subscriptions.drop(dht_key, watcher)
+        finally:
+            self._pushes -= 1
