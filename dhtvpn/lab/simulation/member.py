@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.identity import Identity
+from dhtvpn.lab.simulation import clock
 from dhtvpn.lab.simulation.nodes import Node
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.clock import ClockComparison
@@ -45,6 +46,7 @@ class Member:
             record=self._record,
             random_bytes=rng.randbytes,
             published=lambda _: None,
+            unix_time=clock.unix_time,
         )
         self._finder = Finder(
             directory=directory,
@@ -54,8 +56,10 @@ class Member:
             member_found=self._found,
             member_expired=lambda _: None,
             drops=node.drops,
+            own_record_seen=self._announcer.seen_own,
+            unix_time=clock.unix_time,
         )
-        self._clock = ClockComparison(
+        self._comparison = ClockComparison(
             ask=lambda: directory.ask_time(directory.contacts()), say=lambda level, text: None
         )
 
@@ -63,7 +67,7 @@ class Member:
         """Start everything that a member runs, with these nodes remembered."""
         await self.node.directory.start(remembered)
         self.began_to_publish = self._loop.time()
-        for part in (self._announcer.run(), self._finder.run(), self._clock.run()):
+        for part in (self._announcer.run(), self._finder.run(), self._comparison.run()):
             self._tasks.append(self._loop.create_task(part))
 
     async def close(self) -> None:
