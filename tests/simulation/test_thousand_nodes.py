@@ -17,6 +17,16 @@ def test_lookups_among_a_thousand_nodes_keep_the_limits(dead: float | None, host
     assert figures.by_condition[0].lookups == 200
 
 
+def test_members_at_rest_cost_little_and_stay_found_while_nodes_come_and_go() -> None:
+    figures = simulate(Plan(nodes=200, seed=4, dead=10.0, hours=1.0, lookups=40), _quiet)
+    resting = [v for v in verdicts(figures) if "rest" in v.name]
+    assert len(resting) == 5
+    assert [v for v in resting if not v.holds] == []
+    assert figures.watch is not None
+    assert figures.watch.joins == figures.watch.seen > 0
+    assert figures.watch.seen_s["p50"] < 1.0
+
+
 def test_the_same_seed_gives_the_same_figures() -> None:
     plan = Plan(nodes=100, seed=9, dead=20.0, hostile=20.0, hours=0, lookups=40)
     assert simulate(plan, _quiet) == simulate(plan, _quiet)

@@ -135,7 +135,8 @@ class HostileNode:
         if self._part is Part.REPLAY:
             return seen[:1]
         if self._part is Part.FORGE:
-            foreign = rng.choice(list(self._all.seen.values()))[:1] if self._all.seen else []
+            others = [envelopes for key, envelopes in self._all.seen.items() if key != request.target]
+            foreign = rng.choice(others)[:1] if others else []
             return [*(_damaged(e, rng) for e in seen), *foreign, rng.randbytes(900), b""]
         if self._part is Part.FLOOD:
             return [rng.randbytes(rng.randrange(900)) for _ in range(MAX_VALUES_IN_REPLY // 8)]
