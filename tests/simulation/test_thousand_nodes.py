@@ -12,9 +12,9 @@ def _quiet(text: str) -> None:
 
 @pytest.mark.parametrize(("dead", "hostile"), [(30.0, None), (None, 20.0)], ids=["30 % dead", "20 % hostile"])
 def test_lookups_among_a_thousand_nodes_keep_the_limits(dead: float | None, hostile: float | None) -> None:
-    figures = simulate(Plan(nodes=1000, seed=4, dead=dead, hostile=hostile, hours=0, lookups=200), _quiet)
+    figures = simulate(Plan(nodes=1000, seed=4, dead=dead, hostile=hostile, hours=0, lookups=150), _quiet)
     assert [v for v in verdicts(figures) if not v.holds] == []
-    assert figures.by_condition[0].lookups == 200
+    assert figures.by_condition[0].lookups == 150
 
 
 def test_members_at_rest_cost_little_and_stay_found_while_nodes_come_and_go() -> None:
