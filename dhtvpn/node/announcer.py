@@ -64,14 +64,16 @@ class Announcer:
         record: Callable[[], EndpointRecord],
         random_bytes: Callable[[int], bytes],
         published: Callable[[int], None],
+        roster_open: Callable[[int], bool] = lambda _: True,
         more_topics: Callable[[int], Sequence[Topic]] = lambda _: (),
         unix_time: Callable[[], float] = time.time,
     ) -> None:
-        """``topic_at``: the roster topic of an epoch; ``more_topics``: in which others to be found."""
+        """``topic_at``: the roster topic of an epoch; ``roster_open``: whether there is room for one more in
+        it; ``more_topics``: under which others we are to be found."""
         self._directory = directory
         self._identity = identity
         self._topic_at = topic_at
-        self._more_topics = more_topics
+        self._roster_open, self._more_topics = roster_open, more_topics
         self._record = record
         self._random_bytes = random_bytes
         self._published = published
@@ -111,6 +113,16 @@ class Announcer:
                 await self._publish(due)
             everything = await self._wait()
 
+    def sealed(self, topic: Topic, expires: int) -> bytes | None:
+        """Our present record for somebody's door; None before it has been published anywhere.
+
+        Its sequence number is that of the moment, so that every call is news to the storing nodes. Readers
+        remember no number of a call, or they would refuse our published record, which has a lower one."""
+        if self._content is None:
+            return None
+        sequence = max(self.sequence, int(self._unix_time() * 1000))
+        return seal(self._content, topic, self._identity, sequence, expires, self._random_bytes)
+
     async def goodbye(self, record: EndpointRecord) -> None:
         """Publish ``record``, which says that we leave, wherever we can be found, without waiting long."""
         self._next_sequence()
@@ -137,8 +149,11 @@ class Announcer:
         epochs = publish_epochs(now)
         wanted: dict[bytes, Topic] = {}
         for epoch in epochs:
-            for topic in (self._topic_at(epoch), *self._more_topics(epoch)):
-                wanted[topic.dht_key] = topic
+            roster = self._topic_at(epoch)
+            place = self._places.get(roster.dht_key)
+            if (place is not None and place.envelope) or self._roster_open(epoch):
+                wanted[roster.dht_key] = roster
+            wanted |= {topic.dht_key: topic for topic in self._more_topics(epoch)}
         for key, place in list(self._places.items()):
             if key not in wanted and (place.topic.epoch >= epochs[0] or expiry_of(place.topic.epoch) <= now):
                 del self._places[key]
@@ -182,8 +197,7 @@ class Announcer:
         if place.failures:
             pause = RETRY_S[min(place.failures, len(RETRY_S)) - 1]
         place.due = asyncio.get_running_loop().time() + pause
-        if topic.dht_key == self._topic_at(topic.epoch).dht_key:
-            self.confirmed[topic.epoch] = stores
+        self.confirmed[topic.epoch] = stores
         return stores
 
     async def _wait(self) -> bool:

@@ -6,10 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from dhtvpn.errors import NotFoundError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
+from dhtvpn.mesh.peers import Peer
 from dhtvpn.node.node import Node
 from dhtvpn.node.status import status_document
 from dhtvpn.node.stock import StockPeer
+
+CONNECT_S = 5.0
+"""How long a member that has just been found may take to connect before it is pinged all the same."""
 
 
 class LocalApi:
@@ -24,7 +29,7 @@ class LocalApi:
     async def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[dict[str, Any]]:
         """Control-frame round trips through the tunnel, ``interval_s`` apart. Raises NotFoundError."""
         node = self._node
-        target = node.table.find(peer)
+        target = await self._find(peer)
         for sequence in range(1, count + 1):
             began = time.monotonic()
             rtt_ms = await node.liveness.ping(target)
@@ -37,6 +42,21 @@ class LocalApi:
             }
             if sequence < count:
                 await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began)))
+
+    async def _find(self, text: str) -> Peer:
+        """The peer that a person means; in a large network it may have to be looked up first, and gets
+        CONNECT_S to connect. Raises NotFoundError."""
+        node = self._node
+        try:
+            return node.table.find(text)
+        except NotFoundError:
+            if not await node.on_demand.seek(text):
+                raise
+        target = node.table.find(text)
+        deadline = time.monotonic() + CONNECT_S
+        while target.path is None and (left := deadline - time.monotonic()) > 0:
+            await node.events.changed(left)
+        return target
 
     async def changed(self, timeout_s: float) -> None:
         await self._node.events.changed(timeout_s)

@@ -1,10 +1,24 @@
 """What a node is started with."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from dhtvpn.errors import UsageError
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.networks import Cipher
+
+ROSTER_SIZE = 64
+"""Members up to which everyone knows everyone (docs/adr/0011-large-networks.md)."""
+
+
+def roster_size() -> int:
+    """ROSTER_SIZE, or less where the environment says so, for trials of large networks with few machines.
+    Raises UsageError."""
+    text = os.environ.get("DHTVPN_ROSTER_SIZE", str(ROSTER_SIZE))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= ROSTER_SIZE:
+        raise UsageError(f"DHTVPN_ROSTER_SIZE must be a number from 1 to {ROSTER_SIZE}, not {text!r}")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -24,3 +38,5 @@ class NodeConfig:
     interface: str | None
     cipher: Cipher
     socket_path: Path
+    roster_size: int = field(default_factory=roster_size)
+    """Members that are all connected to each other; beyond that they are looked up."""

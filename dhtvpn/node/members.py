@@ -66,6 +66,10 @@ class Members:
     def all(self) -> list[Member]:
         return list(self._members.values())
 
+    def knows(self, node_key: bytes) -> bool:
+        """Whether ``node_key`` is a peer already."""
+        return node_key in self._members
+
     def claims(self) -> list[Claim]:
         return [member.claim for member in self._members.values()]
 
@@ -122,6 +126,17 @@ class Members:
         for member in self._members.values():
             if member.connector.ufrag == ufrag:
                 member.connector.checked_by_peer()
+
+    async def forget(self, node_key: bytes) -> None:
+        """A member is no peer any more: a packet to it has it looked up again."""
+        member = self._members.get(node_key)
+        if member is None:
+            return
+        await member.connector.close()
+        if self._members.pop(node_key, None) is not None:
+            self._tunnels.remove(member.peer)
+            self._table.remove(member.peer)
+            self._assign_ipv4()
 
     async def close(self) -> None:
         for member in self._members.values():

@@ -17,7 +17,7 @@ from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
 from dhtvpn.drops import Drops
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.identity import Identity, short_id
-from dhtvpn.membership.addresses import ipv6_address
+from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
@@ -36,6 +36,7 @@ from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
 from dhtvpn.node.memory import Memory
 from dhtvpn.node.mtu_routes import MtuRoutes
+from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_probes import PathProbes
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
@@ -134,8 +135,10 @@ class Node:
             tunnels=self.tunnels,
             random_bytes=random_bytes,
         )
+        self.on_demand = self._make_on_demand()
         self.announcer = self._make_announcer()
         self.finder = self._make_finder()
+        self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=lambda: directory.ask_time(directory.contacts()), say=events.say)
         self._memory = self._make_memory()
         local_end.listener = self
@@ -156,6 +159,25 @@ class Node:
             drops=self.drops,
         )
 
+    def _make_on_demand(self) -> OnDemand:
+        network_id = self.config.network_id
+        networks = (ipv4_network(network_id), ipv6_network(network_id))
+        return OnDemand(
+            directory=self.directory,
+            network_id=network_id,
+            own_key=self._identity.node_key,
+            own_name=self.config.hostname,
+            own_ipv4=lambda: self.claim.address,
+            roster_size=self.config.roster_size,
+            roster=self.roster,
+            connect=self._connect,
+            contender=self._contended,
+            no_member=self.tunnels.no_member,
+            resolve=lambda wanted: self.tunnels.resolve(networks if wanted else ()),
+            became_crowded=self._became_crowded,
+            drops=self.drops,
+        )
+
     def _make_announcer(self) -> Announcer:
         return Announcer(
             directory=self.directory,
@@ -164,6 +186,8 @@ class Node:
             record=self._record,
             random_bytes=self._random_bytes,
             published=self._published,
+            roster_open=self.on_demand.roster_open,
+            more_topics=self.on_demand.published_topics,
         )
 
     def _make_finder(self) -> Finder:
@@ -176,6 +200,9 @@ class Node:
             member_expired=self.members.record_expired,
             drops=self.drops,
             own_record_seen=self.announcer.seen_own,
+            more_topics=self.on_demand.watched_topics,
+            caller_found=self._connect,
+            roster_changed=self.on_demand.follow,
         )
 
     def _make_memory(self) -> Memory:
@@ -208,6 +235,7 @@ class Node:
             self._survey_loop(bootstrapper),
             self._announce_when_surveyed(),
             self.finder.run(),
+            self.on_demand.run(),
             self._compare_clocks_when_reached(),
             self._save_loop(),
             self._expire_stock_loop(),
@@ -230,6 +258,7 @@ class Node:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.on_demand.close()
         await self.liveness.close()
         self.path_probes.close()
         await self._mtu_routes.close()
@@ -286,6 +315,9 @@ class Node:
         if now - self._last_stranger >= STRANGER_PAUSE_S:
             self._last_stranger = now
             self._in_background(self.finder.look_up())
+
+    def address_wanted(self, address: engine_events.Address) -> None:
+        self.on_demand.wanted(address)
 
     def engine_event(self, event: engine_events.Event) -> None:
         self.tunnels.engine_event(event)
@@ -357,9 +389,22 @@ class Node:
     # Reactions
 
     def _member_found(self, opened: OpenedRecord) -> None:
+        """A record in the roster topic: of a peer, or of one who becomes a peer unless there are many."""
+        if self.members.knows(opened.record.node_key) or not self.on_demand.crowded():
+            self._connect(opened)
+        else:
+            self._contended(opened)
+
+    def _connect(self, opened: OpenedRecord) -> None:
         self.members.record_arrived(opened.record, opened.sequence)
         self._mtu_routes.refresh()  # it may have another IPv4 address now
-        if self.claim.settle(self.members.claims(), time.time()):
+        self._contended(opened)
+
+    def _contended(self, opened: OpenedRecord) -> None:
+        """``opened`` may be of somebody who holds our IPv4 address: then one of us moves on."""
+        record = opened.record
+        claims = [*self.members.claims(), Claim(record.node_key, record.ipv4_attempt, record.since)]
+        if self.claim.settle(claims, time.time()):
             self._in_background(self._move(self.claim.address))
             self.events.say("warning", f"another node holds our address: moved to {self.claim.address}")
             self.announcer.announce()
@@ -391,12 +436,27 @@ class Node:
         self.events.say("peer", text)
         if peer.state is PeerState.CONNECTED:
             self._in_background(self._save_soon())
+        elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
+            self._in_background(self._forget(peer))
+
+    def _became_crowded(self) -> None:
+        """There are more members than connect to each other at once: whoever is wanted is looked up."""
+        for member in self.members.all():
+            self._in_background(self._forget(member.peer))
+
+    async def _forget(self, peer: Peer) -> None:
+        if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
+            self.liveness.forget(peer)
+            self.path_probes.forget(peer)
+            await self.members.forget(peer.node_key)
 
     def _path_lost(self, peer: Peer) -> None:
         self.path_probes.forget(peer)
         member = self.members.of(peer)
         if member is not None:
             member.connector.path_lost()
+            if self.on_demand.crowded():
+                self.on_demand.wanted(peer.ipv6, fresh=True)  # it may be elsewhere now, and we are not told
 
     async def _save_soon(self) -> None:
         self._save()

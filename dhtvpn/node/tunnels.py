@@ -65,6 +65,7 @@ class Tunnels:
         self._listener = listener
         self._features = features
         self._timer: asyncio.TimerHandle | None = None
+        self._asked: tuple[engine_events.Network, ...] = ()
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
         """Let ``peer`` make sessions. ``timestamp`` is the greatest TAI64N stamp seen of it before."""
@@ -76,6 +77,15 @@ class Tunnels:
 
     def update_allowed_ips(self, peer: Peer) -> None:
         self._engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
+
+    def resolve(self, networks: Sequence[engine_events.Network]) -> None:
+        """Have the listener asked for addresses inside ``networks`` that nobody has; empty: for none."""
+        self._asked = tuple(networks)
+        self._engine.resolve(self._asked)
+
+    def no_member(self, address: engine_events.Address) -> None:
+        """Nobody has the address that was asked for."""
+        self._engine.no_member(address)
 
     def remove(self, peer: Peer) -> None:
         self._device.remove_peer(peer.tunnel_key)
@@ -186,6 +196,8 @@ class Tunnels:
     def use_engine(self, engine: EngineProcess) -> None:
         """A new engine, in place of one that died with all keys: tell it the peers, make sessions anew."""
         self._engine = engine
+        if self._asked:
+            engine.resolve(self._asked)
         for peer in self._table.all():
             engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
             self._tell_features(peer)

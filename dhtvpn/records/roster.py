@@ -72,6 +72,11 @@ class Roster:
         """What has to survive a restart: of present and former members, at most MAX_REMEMBERED."""
         return dict(self._seen)
 
+    def admits(self, opened: OpenedRecord, unix_time: float) -> bool:
+        """Whether ``opened`` is no older than what was seen of its member. Nothing is remembered of it."""
+        seen = self._seen.get(opened.record.node_key)
+        return opened.expires > unix_time and (seen is None or opened.sequence >= seen.sequence)
+
     def offer(self, opened: OpenedRecord, unix_time: float) -> Change:
         """Take ``opened`` if it is better than what is known of its member.
 
