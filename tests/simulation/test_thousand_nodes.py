@@ -18,7 +18,7 @@ def test_lookups_among_a_thousand_nodes_keep_the_limits(dead: float | None, host
 
 
 def test_members_at_rest_cost_little_and_stay_found_while_nodes_come_and_go() -> None:
-    figures = simulate(Plan(nodes=200, seed=4, dead=10.0, hours=1.0, lookups=40), _quiet)
+    figures = simulate(Plan(nodes=100, seed=4, dead=10.0, hours=1.0, lookups=40), _quiet)
     resting = [v for v in verdicts(figures) if "rest" in v.name]
     assert len(resting) == 5
     assert [v for v in resting if not v.holds] == []
