@@ -14,7 +14,7 @@ from dhtvpn.cli.options import JsonOption, examples, session
 
 EXAMPLES = examples(
     "dhtvpn lab simulate                                 1,000 nodes, minutes",
-    "dhtvpn lab simulate --nodes 10000 --hours 24        most of an hour",
+    "dhtvpn lab simulate --nodes 10000 --hours 24        over 15 minutes",
     "dhtvpn lab simulate --dead 30 --hostile 20          both at once",
     "dhtvpn lab simulate --plot plots --json > all.json  pictures and figures",
 )
