@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import lab_bench, lab_discovery, output
+from dhtvpn.cli import lab_bench, lab_discovery, lab_simulate, output
 from dhtvpn.cli.lab_lines import (
     DelayOption,
     JitterOption,
@@ -29,6 +29,7 @@ app = new_app(no_args_is_help=True)
 app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
 app.command("discovery", epilog=lab_discovery.DISCOVERY_EXAMPLES)(lab_discovery.discovery)
 app.command("lookups", epilog=lab_discovery.LOOKUPS_EXAMPLES)(lab_discovery.lookups)
+app.command("simulate", epilog=lab_simulate.EXAMPLES)(lab_simulate.simulate)
 
 
 @app.callback(
@@ -37,12 +38,14 @@ app.command("lookups", epilog=lab_discovery.LOOKUPS_EXAMPLES)(lab_discovery.look
         "sudo dhtvpn lab run demo         build one, and measure every pair",
         "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
         "sudo dhtvpn lab discovery        how fast a joining member is found",
+        "dhtvpn lab simulate              thousands of simulated DHT nodes",
     )
 )
 def lab() -> None:
     """The NAT laboratory: routers, NATs and nodes in network namespaces of this machine.
 
-    It needs root, but no Internet, and leaves this machine's own network alone.
+    It needs root (except for simulate and list), but no Internet, and leaves this machine's own network
+    alone.
     """
 
 

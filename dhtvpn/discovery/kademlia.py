@@ -366,10 +366,19 @@ class KademliaDirectory:
             now = self._monotonic()
             self._storage.expire(self._unix_time())
             self._subscriptions.expire(now)
-            for contact in self._table.longest_unheard(now, PING_AFTER_S, PINGS_PER_ROUND):
+            for contact in self._to_ping(now):
                 self._tasks.spawn(self._queries.ping(contact))
             for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
                 await self._queries.closest(target)
+
+    def _to_ping(self, now: float) -> list[Contact]:
+        """The quiet. With one that has failed before goes a witness that our own network is up: where
+        nobody answers nobody is dropped, and at rest nobody else may be asked for a long time."""
+        quiet = self._table.longest_unheard(now, PING_AFTER_S, PINGS_PER_ROUND)
+        standings = (self._table.get(contact.node_id, contact.family) for contact in quiet)
+        if any(standing is not None and standing.failures for standing in standings):
+            quiet += [standing.contact for standing in self._table.good()[:1]]
+        return quiet
 
 
 def _answers(tasks: "list[asyncio.Task[Answer | None]]") -> list[Answer]:
