@@ -1,6 +1,7 @@
 """For every test: no unexpected ERROR in the log, nothing left behind, and hypothesis without a database."""
 
 import logging
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ settings.register_profile(
 settings.load_profile("dhtvpn")
 _home = tempfile.TemporaryDirectory(prefix="dhtvpn-hypothesis-")
 set_hypothesis_home_dir(_home.name)
+
+
+def pytest_configure() -> None:
+    """A shell starts what goes to the background with SIGINT ignored, which every child inherits: then no test
+    that interrupts one could pass."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
