@@ -19,8 +19,8 @@ set_hypothesis_home_dir(_home.name)
 
 
 def pytest_configure() -> None:
-    """A shell starts what goes to the background with SIGINT ignored, which every child inherits: then no test
-    that interrupts one could pass."""
+    """A shell starts what goes to the background with SIGINT ignored, which every child inherits: then no
+    test that interrupts one could pass."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,5 +1,6 @@
 """The storing side of a watch: a topic that changed here goes to everyone who has a lease on it."""
 
+import asyncio
 from collections.abc import Callable
 
 from dhtvpn.discovery.queries import Queries
@@ -11,6 +12,11 @@ from dhtvpn.endpoint import Endpoint
 MAX_PUSHES = 512
 """Pushes under way; a watcher that misses one loses its lease, and with its next renewal asks for what it
 lacks."""
+
+ATTEMPTS = 3
+PAUSE_S = 2.0
+"""Between attempts, of two datagrams each. A watcher whose port is flooded answers one of them; without this
+it would learn of the change with its next renewal, up to 25 s later."""
 
 
 class Pushing:
@@ -43,7 +49,19 @@ class Pushing:
 
     async def _push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> None:
         try:
-            if not await self._queries.push(watcher, dht_key, envelope):
+            if not await self._wanted(watcher, dht_key, envelope):
                 self._subscriptions.drop(dht_key, watcher)
         finally:
             self._pushes -= 1
+
+    async def _wanted(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> bool:
+        """Push until the watcher answers or its lease ends; True when it wants more."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(PAUSE_S)
+            if not self._subscriptions.holds(dht_key, watcher, self._monotonic()):
+                break
+            more = await self._queries.push(watcher, dht_key, envelope)
+            if more is not None:
+                return more
+        return False

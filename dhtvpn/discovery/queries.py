@@ -130,10 +130,10 @@ class Queries:
             self._tasks.spawn(self.find(contact, topic))
         return answer.reply.lease_s
 
-    async def push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> bool:
-        """True when the watcher wants more of the topic."""
+    async def push(self, watcher: Endpoint, dht_key: bytes, envelope: bytes) -> bool | None:
+        """Whether the watcher wants more of the topic; None without an answer."""
         answer = await self.ask(watcher, Rpc.PUSH, dht_key, envelope)
-        return answer is not None and answer.reply.status is Status.OK
+        return None if answer is None else answer.reply.status is Status.OK
 
     async def closest(
         self,

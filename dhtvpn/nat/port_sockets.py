@@ -18,8 +18,10 @@ from dhtvpn.nat.socket_filter import NOTHING, attach
 
 log = logging.getLogger(__name__)
 
-CONTROL_BUFFER = 4 << 20
-"""Bytes of kernel buffer for handshakes, STUN and DHT. Ours: a burst of some thousand datagrams."""
+CONTROL_BUFFER = 1 << 18
+"""Bytes of kernel buffer for handshakes, STUN and DHT: a burst of some 600 datagrams. Ours: a flood fills
+it, and whoever is not the flooder waits until it is read, at the pace of reading.py a quarter of a second.
+That must be less than the time after which a check or a request is repeated."""
 
 ENGINE_BUFFER = 16 << 20
 """Bytes of kernel buffer for data messages. Ours: 0.1 s at 1 Gbit/s."""
@@ -163,6 +165,8 @@ def _add_engine_sockets(sockets: PortSockets, hosts: dict[int, str]) -> None:
             error.strerror,
         )
         sockets.close_engine()
+        for control in sockets.control.values():
+            _set_buffers(control, ENGINE_BUFFER)
         sockets.engine = {family: control.dup() for family, control in sockets.control.items()}
 
 
@@ -180,6 +184,10 @@ def _set_options(opened: socket.socket, family: int, buffer: int) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
     else:
         opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+    _set_buffers(opened, buffer)
+
+
+def _set_buffers(opened: socket.socket, buffer: int) -> None:
     for forced, ordinary in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             opened.setsockopt(socket.SOL_SOCKET, forced, buffer)

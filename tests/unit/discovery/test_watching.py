@@ -137,3 +137,51 @@ def test_a_read_only_watcher_that_answers_pushes_enters_no_table():
         await net.close()
 
     run(scenario())
+
+
+def test_a_push_is_repeated_while_the_watcher_cannot_hear():
+    """Its port is flooded for some seconds: it hears of the change right after, not with its next renewal."""
+
+    async def scenario():
+        net = Network()
+        nodes = [net.node(number, read_only=number == 2) for number in range(3)]
+        for node in nodes:
+            await node.start([net.endpoint(0)])
+        watch = nodes[2].watch(KEY)
+        waiting = asyncio.create_task(next_of(watch, 2 * RENEW_S))
+        await asyncio.sleep(RENEW_S + 5)  # the next renewal is 20 s away
+        deaf = net.handlers.pop(net.endpoint(2))
+        await nodes[1].publish(KEY, fake_envelope(KEY, 1, 1))
+        await asyncio.sleep(3)
+        net.handlers[net.endpoint(2)] = deaf
+        await asyncio.sleep(2)
+        assert waiting.done()
+        assert waiting.result() == 1
+        await watch.aclose()
+        await net.close()
+
+    run(scenario())
+
+
+def test_a_watcher_that_answers_no_push_is_forgotten():
+    async def scenario():
+        net = Network()
+        nodes = [net.node(number, read_only=number == 2) for number in range(3)]
+        for node in nodes:
+            await node.start([net.endpoint(0)])
+        watch = nodes[2].watch(KEY)
+        waiting = asyncio.create_task(next_of(watch, 2 * RENEW_S))
+        await asyncio.sleep(5)
+        del net.handlers[net.endpoint(2)]
+        begun = len(net.log)
+        await nodes[1].publish(KEY, fake_envelope(KEY, 1, 1))
+        await asyncio.sleep(15)
+        pushes = [to for to, request in requests(net, net.endpoint(0), begun) if request.rpc is Rpc.PUSH]
+        assert pushes == [net.endpoint(2)] * 2 * pushing.ATTEMPTS
+        assert not nodes[0].subscriptions.holds(KEY, net.endpoint(2), asyncio.get_running_loop().time())
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await watch.aclose()
+        await net.close()
+
+    run(scenario())
