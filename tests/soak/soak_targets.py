@@ -21,6 +21,8 @@ from dhtvpn.dataplane import messages as engine_messages
 from dhtvpn.discovery import wire
 from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.limits import MAX_PROVEN
+from dhtvpn.discovery.storage import MAX_BYTES
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, InvalidNetworkIdError
@@ -307,7 +309,8 @@ class Control:
 
     def check(self) -> None:
         directory = self._directory
-        assert len(directory._service._limit) <= 4096
+        assert len(directory._limit._proven) <= MAX_PROVEN
+        assert directory.storage.size_bytes <= MAX_BYTES
         assert len(directory._requests) <= 1024
         assert len(directory._meetings) <= 512
         assert len(self._device._rates) <= 4096
