@@ -11,10 +11,13 @@ from dhtvpn.discovery.shortlist import ALPHA, PATH_ALPHA, PATHS, Shortlist
 from dhtvpn.endpoint import Endpoint
 
 NAMED = 8
+STEP = 4
+"""A node knows others about this many times nearer."""
 
 
 class Drawn:
-    """Nodes with random ids. Honest ones name the closest that they know; hostile ones only each other."""
+    """Nodes with random ids. Honest ones know others some way nearer to the target than they are themselves;
+    hostile ones name the closest of their own kind at once."""
 
     def __init__(self, seed, honest, hostile):
         self.rng = random.Random(seed)
@@ -29,7 +32,11 @@ class Drawn:
         return sorted(contacts, key=lambda c: distance(c.node_id, self.target))[:count]
 
     def answer(self, one):
-        return self.closest(self.hostile if one in self.hostile else self.honest)
+        if one in self.hostile:
+            return self.closest(self.hostile)
+        by_distance = self.closest(self.honest, len(self.honest))
+        nearer = by_distance.index(one) // STEP
+        return by_distance[nearer : nearer + NAMED]
 
 
 def search(shortlist, drawn, answer):
