@@ -368,7 +368,7 @@ class KademliaDirectory:
             for contact in self._to_ping(now):
                 self._tasks.spawn(self._queries.ping(contact))
             for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
-                await self._queries.closest(target)
+                await self._queries.closest(target, paths=1)  # to be misled here hides no record
 
     def _to_ping(self, now: float) -> list[Contact]:
         """The quiet. With one that has failed before goes a witness that our own network is up: where

@@ -12,7 +12,7 @@ from dhtvpn.discovery.newest import NewestEnvelopes
 from dhtvpn.discovery.round_trips import RoundTrips
 from dhtvpn.discovery.routing import K, RoutingTable
 from dhtvpn.discovery.rpc import Answer, OnValue, Requests
-from dhtvpn.discovery.shortlist import Shortlist
+from dhtvpn.discovery.shortlist import PATHS, Shortlist
 from dhtvpn.discovery.silence import Silence
 from dhtvpn.discovery.tasks import OwnedTasks
 from dhtvpn.discovery.tokens import TokensHeld
@@ -139,6 +139,8 @@ class Queries:
         target: bytes,
         topic: Topic | None = None,
         progress: Callable[[Shortlist], None] = lambda _: None,
+        *,
+        paths: int = PATHS,
     ) -> list[Contact]:
         """A lookup: the closest live nodes to ``target``; with a topic, its values are collected.
         ``progress`` sees the shortlist after every answer."""
@@ -150,7 +152,9 @@ class Queries:
         start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
         if len(start) < K:
             start += self.told
-        return await lookup.run(Shortlist(target), start, start_query, self._soft_timeout_s, progress)
+        return await lookup.run(
+            Shortlist(target, paths=paths), start, start_query, self._soft_timeout_s, progress
+        )
 
     def remember_told(self, answers: Iterable[Answer]) -> None:
         """Keep what the nodes that we started from have told, as further start points of lookups while the
