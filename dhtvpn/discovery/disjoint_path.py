@@ -16,12 +16,10 @@ from dhtvpn.endpoint import Endpoint
 REPLICAS = 8
 """Closest live nodes that a lookup must have heard, and that store or push; BEP 5 uses 8."""
 
-OWN_ANSWERS = 4
-"""Of the closest live nodes, as many must have been asked by the path itself before it ends: what they
-told the other paths proves nothing to this one."""
-
-FEWEST_OWN_ANSWERS = 2
-"""Enough where all REPLICAS closest that the path knows have been asked, some of them by other paths."""
+OWN_ANSWERS = 3
+"""Closest live nodes that a path must have asked itself before it ends. Those that other paths have asked do
+not count: hostile nodes name the same few of their own kind everywhere, and when one or two captured paths
+have used them up, the next path passes them by."""
 
 MAX_ENTRIES = 96
 """Contacts of one path; the farthest unasked one makes room."""
@@ -79,16 +77,14 @@ class DisjointPath:
         return sum(entry.state is State.ASKED and entry.asked_by is self for entry in self.entries)
 
     def candidate(self, busy: Container[bytes]) -> Entry | None:
-        """The closest NEW entry, unless enough closer nodes have answered or still may. Node ids in ``busy``
-        have answered or are being asked at another address."""
-        live = own = 0
+        """The closest NEW entry, unless OWN_ANSWERS closer nodes have answered this path or still may. Node
+        ids in ``busy`` have answered or are being asked at another address."""
+        own = 0
         for entry in self.entries:
             if entry.state is State.NEW and entry.contact.node_id not in busy:
                 return entry if self.asked < MAX_ASKED else None
-            if entry.state in (State.ASKED, State.ANSWERED):
-                live += 1
-                own += entry.asked_by is self
-            if own >= OWN_ANSWERS or (own >= FEWEST_OWN_ANSWERS and live >= REPLICAS):
+            own += entry.asked_by is self and entry.state in (State.ASKED, State.ANSWERED)
+            if own >= OWN_ANSWERS:
                 return None
         return None
 
