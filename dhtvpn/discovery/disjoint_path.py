@@ -16,7 +16,7 @@ from dhtvpn.endpoint import Endpoint
 REPLICAS = 8
 """Closest live nodes that a lookup must have heard, and that store or push; BEP 5 uses 8."""
 
-OWN_ANSWERS = 3
+OWN_ANSWERS = 4
 """Closest live nodes that a path must have asked itself before it ends. Those that other paths have asked do
 not count: hostile nodes name the same few of their own kind everywhere, and when one or two captured paths
 have used them up, the next path passes them by."""
