@@ -27,6 +27,10 @@ MAX_ROUNDS = 8
 MAX_TOLD = 64
 """Contacts kept from the answers at the start."""
 
+QUESTIONABLE_S = 900.0
+"""A contact that answered within this time is good (BEP 5) and keeps its place in a full bucket without a
+ping. With a ping for every newcomer, a lookup in a large network costs half as much again."""
+
 NETWORK_SILENT_S = 10.0
 """When nobody at all has answered for this long, our own network is down: nobody is dropped for it."""
 
@@ -177,8 +181,16 @@ class Queries:
         self.round_trips.heard(contact.endpoint, answer.rtt_s, now)
         self.tokens.keep(contact.endpoint, answer.reply.token, now)
         doubtful = self._table.heard(contact, now, answer.rtt_s)
-        if doubtful is not None and not self.silence.holds(doubtful.endpoint, now):
+        if doubtful is not None and self._questionable(doubtful, contact, now):
             self._tasks.spawn(self._settle(doubtful, contact, answer.rtt_s))
+
+    def _questionable(self, doubtful: Contact, newcomer: Contact, now: float) -> bool:
+        """Whether it is worth a ping: it stands at another address, or was not heard of for long."""
+        if self.silence.holds(doubtful.endpoint, now):
+            return False
+        standing = self._table.get(doubtful.node_id, doubtful.family)
+        heard_at = now if standing is None else standing.heard_at
+        return doubtful.node_id == newcomer.node_id or now - heard_at >= QUESTIONABLE_S
 
     async def _settle(self, doubtful: Contact, newcomer: Contact, rtt_s: float) -> None:
         """The one that is in the table stays if it answers; else the newcomer takes its place."""
