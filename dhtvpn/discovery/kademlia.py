@@ -14,8 +14,8 @@ from dhtvpn.discovery.allowance import Allowance
 from dhtvpn.discovery.caps import DEFAULT_CAPS, Caps
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
 from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
+from dhtvpn.discovery.disjoint_path import REPLICAS
 from dhtvpn.discovery.limits import AnswerLimit
-from dhtvpn.discovery.lookup import SOFT_TIMEOUT_S
 from dhtvpn.discovery.polling import Polling
 from dhtvpn.discovery.publishing import Publication
 from dhtvpn.discovery.pushing import Pushing
@@ -24,7 +24,6 @@ from dhtvpn.discovery.reader import Reader, Watches
 from dhtvpn.discovery.routing import RoutingTable
 from dhtvpn.discovery.rpc import Answer, Requests, Send
 from dhtvpn.discovery.service import Hooks, Service
-from dhtvpn.discovery.shortlist import REPLICAS
 from dhtvpn.discovery.storage import Outcome, Storage
 from dhtvpn.discovery.subscriptions import Subscriptions
 from dhtvpn.discovery.tasks import OwnedTasks, first_and_soon_after
@@ -189,7 +188,7 @@ class KademliaDirectory:
                 for endpoint in usable[start : start + BOOTSTRAP_WAVE]
             ]
             running += wave
-            await first_and_soon_after(wave, SOFT_TIMEOUT_S)
+            await first_and_soon_after(wave, self._queries.round_trips.stranger_timeout_s)
             if _answered(running) >= REPLICAS:
                 break
         while not _answered(running) and (waiting := [task for task in running if not task.done()]):
@@ -369,7 +368,7 @@ class KademliaDirectory:
             for contact in self._to_ping(now):
                 self._tasks.spawn(self._queries.ping(contact))
             for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
-                await self._queries.closest(target)
+                await self._queries.closest(target, paths=1)  # to be misled here hides no record
 
     def _to_ping(self, now: float) -> list[Contact]:
         """The quiet. With one that has failed before goes a witness that our own network is up: where

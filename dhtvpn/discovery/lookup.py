@@ -1,13 +1,10 @@
-"""One pipelined lookup: ALPHA queries in flight, a soft timeout frees a slot, a late answer still counts."""
+"""One pipelined lookup: several queries in flight, a soft timeout frees a slot, a late answer counts."""
 
 import asyncio
 from collections.abc import Callable, Iterable
 
 from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.shortlist import Shortlist
-
-SOFT_TIMEOUT_S = 0.25
-"""A dead node costs this, not the hard timeout; measured against 30% dead nodes (p95 257 ms)."""
 
 DEADLINE_S = 10.0
 """No lookup lasts longer, whatever hostile nodes answer."""
@@ -20,18 +17,18 @@ async def run(
     shortlist: Shortlist,
     start: Iterable[Contact],
     ask: Ask,
-    patience_s: Callable[[Contact], float] = lambda _: SOFT_TIMEOUT_S,
+    soft_timeout_s: Callable[[Contact], float],
     progress: Callable[[Shortlist], None] = lambda _: None,
 ) -> list[Contact]:
     """The closest nodes that answered. Queries still running at the end belong to the owner of ``ask``.
-    ``progress`` sees the shortlist after every answer."""
+    ``start``: contacts of the own table. ``progress`` sees the shortlist after every answer."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + DEADLINE_S
     running: dict[asyncio.Task[list[Contact] | None], tuple[Contact, float]] = {}
-    shortlist.add(start)
+    shortlist.start(start)
     while clock() < deadline:
         while (contact := shortlist.next_to_ask()) is not None:
-            running[ask(contact)] = (contact, clock() + patience_s(contact))
+            running[ask(contact)] = (contact, clock() + soft_timeout_s(contact))
         if shortlist.finished() or not running:
             break
         soft = [at for _, at in running.values() if at > clock()]
@@ -51,6 +48,5 @@ def _account(shortlist: Shortlist, contact: Contact, task: "asyncio.Task[list[Co
     told = None if task.cancelled() else task.result()
     if told is None:
         shortlist.failed(contact)
-        return
-    shortlist.answered(contact)
-    shortlist.add(told)
+    else:
+        shortlist.answered(contact, told)

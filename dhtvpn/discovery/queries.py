@@ -9,9 +9,10 @@ from itertools import islice
 from dhtvpn.discovery import lookup
 from dhtvpn.discovery.contact import IPV4, IPV6, Contact
 from dhtvpn.discovery.newest import NewestEnvelopes
+from dhtvpn.discovery.round_trips import RoundTrips
 from dhtvpn.discovery.routing import K, RoutingTable
 from dhtvpn.discovery.rpc import Answer, OnValue, Requests
-from dhtvpn.discovery.shortlist import Shortlist
+from dhtvpn.discovery.shortlist import PATHS, Shortlist
 from dhtvpn.discovery.silence import Silence
 from dhtvpn.discovery.tasks import OwnedTasks
 from dhtvpn.discovery.tokens import TokensHeld
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 MAX_ROUNDS = 8
 """Requests to one node for one topic: 8 x 32 values, twice what a topic may hold."""
 
-MAX_PATIENCE_S = 1.0
-"""The soft timeout grows to twice the known round trip, up to this."""
-
 MAX_TOLD = 64
 """Contacts kept from the answers at the start."""
+
+QUESTIONABLE_S = 900.0
+"""A contact that answered within this time is good (BEP 5) and keeps its place in a full bucket without a
+ping. With a ping for every newcomer, a lookup in a large network costs half as much again."""
 
 NETWORK_SILENT_S = 10.0
 """When nobody at all has answered for this long, our own network is down: nobody is dropped for it."""
@@ -56,6 +58,7 @@ class Queries:
         self._requests, self._table, self._tasks = requests, table, tasks
         self._flags, self._monotonic = flags, monotonic
         self.silence = Silence()
+        self.round_trips = RoundTrips()
         self.tokens = TokensHeld()
         self.told: list[Contact] = []
         self._heard_at = float("-inf")
@@ -140,6 +143,8 @@ class Queries:
         target: bytes,
         topic: Topic | None = None,
         progress: Callable[[Shortlist], None] = lambda _: None,
+        *,
+        paths: int = PATHS,
     ) -> list[Contact]:
         """A lookup: the closest live nodes to ``target``; with a topic, its values are collected.
         ``progress`` sees the shortlist after every answer."""
@@ -151,7 +156,9 @@ class Queries:
         start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
         if len(start) < K:
             start += self.told
-        return await lookup.run(Shortlist(target), start, start_query, self._patience_s, progress)
+        return await lookup.run(
+            Shortlist(target, paths=paths), start, start_query, self._soft_timeout_s, progress
+        )
 
     def remember_told(self, answers: Iterable[Answer]) -> None:
         """Keep what the nodes that we started from have told, as further start points of lookups while the
@@ -171,10 +178,19 @@ class Queries:
     def _learn(self, contact: Contact, answer: Answer, now: float) -> None:
         self._heard_at = now
         self.silence.broken(contact.endpoint)
+        self.round_trips.heard(contact.endpoint, answer.rtt_s, now)
         self.tokens.keep(contact.endpoint, answer.reply.token, now)
         doubtful = self._table.heard(contact, now, answer.rtt_s)
-        if doubtful is not None and not self.silence.holds(doubtful.endpoint, now):
+        if doubtful is not None and self._questionable(doubtful, contact, now):
             self._tasks.spawn(self._settle(doubtful, contact, answer.rtt_s))
+
+    def _questionable(self, doubtful: Contact, newcomer: Contact, now: float) -> bool:
+        """Whether it is worth a ping: it stands at another address, or was not heard of for long."""
+        if self.silence.holds(doubtful.endpoint, now):
+            return False
+        standing = self._table.get(doubtful.node_id, doubtful.family)
+        heard_at = now if standing is None else standing.heard_at
+        return doubtful.node_id == newcomer.node_id or now - heard_at >= QUESTIONABLE_S
 
     async def _settle(self, doubtful: Contact, newcomer: Contact, rtt_s: float) -> None:
         """The one that is in the table stays if it answers; else the newcomer takes its place."""
@@ -191,9 +207,8 @@ class Queries:
             c for c in reply.contacts if self._table.reachable(c) and not self.silence.holds(c.endpoint, now)
         ]
 
-    def _patience_s(self, contact: Contact) -> float:
-        rtt_s = self._table.rtt_s(contact) or 0.0
-        return min(max(lookup.SOFT_TIMEOUT_S, 2 * rtt_s), MAX_PATIENCE_S)
+    def _soft_timeout_s(self, contact: Contact) -> float:
+        return self.round_trips.timeout_s(contact.endpoint, self._monotonic())
 
 
 def _has_more(answer: Answer) -> bool:

@@ -1,86 +1,95 @@
 """The shortlist of one lookup, without IO: whom to ask next, and when the closest live nodes have answered.
 
+PATHS disjoint paths go towards the target, each with contacts of its own from the table, and each until it
+has heard the closest nodes that it knows of. Then the closest of all of them together are asked, as far as
+none of the paths has done so.
+
 A node known under both families is one entry per endpoint, but only its first to answer counts.
 """
 
 from collections.abc import Callable, Iterable
-from enum import Enum, auto
 
 from dhtvpn.discovery.contact import Contact, distance
+from dhtvpn.discovery.disjoint_path import (
+    MAX_ASKED,
+    REPLICAS,
+    DisjointPath,
+    Entry,
+    Rank,
+    State,
+    closest_to_ask,
+)
+
+PATHS = 3
+"""The share of captured lookups falls with the power of this, the cost rises in proportion: measured in
+docs/simulation.md. S/Kademlia recommends 4 to 8 for nodes that choose ids and addresses freely."""
 
 ALPHA = 4
-"""Queries in flight that have not passed their soft timeout; the paper's alpha is 3."""
+"""Queries in flight of a lookup that has one path only, for want of contacts; the paper's alpha is 3."""
 
-REPLICAS = 8
-"""Closest live nodes that a lookup must have heard, and that store or push; BEP 5 uses 8."""
-
-MAX_ENTRIES = 256
-"""Contacts of one lookup; the farthest unasked one makes room."""
-
-MAX_ASKED = 128
-"""Queries of one lookup: 10 hostile nodes with 8 inventions each do not end it, a flood does."""
-
-
-class State(Enum):
-    """NEW -> ASKED -> ANSWERED or FAILED; an ASKED one that passes the soft timeout is SLOW until then."""
-
-    NEW = auto()
-    ASKED = auto()
-    SLOW = auto()
-    ANSWERED = auto()
-    FAILED = auto()
+PATH_ALPHA = 2
+"""Queries in flight of each path where there are more, that have not passed their soft timeout."""
 
 
 class Shortlist:
     """Contacts by distance to ``target``, with their states."""
 
-    def __init__(self, target: bytes, *, alpha: int = ALPHA, replicas: int = REPLICAS) -> None:
-        self._target = target
-        self._alpha, self._replicas = alpha, replicas
-        self._states: dict[Contact, State] = {}
-        self._asked = 0
+    def __init__(self, target: bytes, *, paths: int = PATHS, replicas: int = REPLICAS) -> None:
+        self._target, self._replicas = target, replicas
+        self._paths = [DisjointPath() for _ in range(paths)]
+        self._entries: dict[Contact, Entry] = {}
+        self._busy: dict[bytes, Entry] = {}
+        """By node id, the entry under which it has answered or is being asked."""
 
-    def add(self, contacts: Iterable[Contact]) -> None:
-        """Take in contacts that the table or an answer gave."""
-        for contact in contacts:
-            self._states.setdefault(contact, State.NEW)
-        if len(self._states) > MAX_ENTRIES:
-            for contact in self._closest(lambda state: state is State.NEW)[::-1]:
-                del self._states[contact]
-                if len(self._states) <= MAX_ENTRIES:
-                    break
+    def start(self, contacts: Iterable[Contact]) -> None:
+        """Deal contacts of the own table out to the paths, the closest first."""
+        for number, contact in enumerate(sorted(dict.fromkeys(contacts), key=self._rank)):
+            self._hear_of(self._paths[number % len(self._paths)], contact)
 
     def next_to_ask(self) -> Contact | None:
-        """The closest contact worth a query, marked ASKED; None while ALPHA are in flight or when none of
-        the ``replicas`` closest live ones is left to ask."""
-        if self.in_flight() >= self._alpha or self._asked >= MAX_ASKED:
+        """The contact that is most worth a query, marked ASKED; None while enough are in flight or when
+        none of the closest live ones is left to ask."""
+        at_once = PATH_ALPHA if sum(bool(path.entries) for path in self._paths) > 1 else ALPHA
+        going = [(path, entry) for path in self._paths if (entry := path.candidate(self._busy)) is not None]
+        for path, entry in going:
+            if path.in_flight < at_once:
+                return self._ask(path, entry)
+        if going or self.in_flight() >= ALPHA or (left := self._left_over()) is None:
             return None
-        candidate = self._candidate()
-        if candidate is not None:
-            self._states[candidate] = State.ASKED
-            self._asked += 1
-        return candidate
+        return self._ask(*left)
 
     def slow(self, contact: Contact) -> None:
         """The soft timeout passed: its slot is free, its answer still counts."""
-        if self._states.get(contact) is State.ASKED:
-            self._states[contact] = State.SLOW
+        entry = self._entries[contact]
+        if entry.state is State.ASKED:
+            entry.state = State.SLOW
+            self._no_longer_busy(entry)
 
-    def answered(self, contact: Contact) -> None:
-        self._states[contact] = State.ANSWERED
+    def answered(self, contact: Contact, told: Iterable[Contact] = ()) -> None:
+        """It answered, and named ``told``: for the path that asked it, and for those that have nobody yet."""
+        entry = self._entries[contact]
+        entry.state = State.ANSWERED
+        self._busy.setdefault(contact.node_id, entry)
+        paths = [path for path in self._paths if path is entry.asked_by or not path.entries]
+        for number, other in enumerate(sorted(dict.fromkeys(told), key=self._rank)):
+            self._hear_of(paths[number % len(paths)], other)
 
     def failed(self, contact: Contact) -> None:
-        self._states[contact] = State.FAILED
+        entry = self._entries[contact]
+        entry.state = State.FAILED
+        self._no_longer_busy(entry)
 
     def in_flight(self) -> int:
         """Queries that are neither answered nor slow."""
-        return sum(state is State.ASKED for state in self._states.values())
+        return sum(entry.state is State.ASKED for entry in self._entries.values())
 
     def finished(self) -> bool:
         """No one left to ask, no one in flight, and somebody answered or nobody can any more."""
-        if self.in_flight() or (self._asked < MAX_ASKED and self._candidate() is not None):
+        if self.in_flight() or any(path.candidate(self._busy) is not None for path in self._paths):
             return False
-        states = set(self._states.values())
+        if self._left_over() is not None:
+            return False
+        states = {entry.state for entry in self._entries.values()}
         return State.ANSWERED in states or State.SLOW not in states
 
     def closest_answered(self) -> list[Contact]:
@@ -91,24 +100,43 @@ class Shortlist:
         """Of the ``count`` closest contacts that have not failed, those that answered: unless somebody closer
         turns up, they are among the closest live nodes."""
         closest = self._closest(lambda state: state is not State.FAILED)[:count]
-        return [contact for contact in closest if self._states[contact] is State.ANSWERED]
+        return [contact for contact in closest if self._entries[contact].state is State.ANSWERED]
 
-    def _candidate(self) -> Contact | None:
-        """The closest NEW contact, unless ``replicas`` closer nodes have answered or are being asked."""
-        live: set[bytes] = set()
-        for contact in self._closest(lambda state: state is not State.FAILED):
-            state = self._states[contact]
-            if state is State.NEW and contact.node_id not in live:
-                return contact
-            if state in (State.ASKED, State.ANSWERED):
-                live.add(contact.node_id)
-            if len(live) >= self._replicas:
-                return None
-        return None
+    def __len__(self) -> int:
+        """Contacts that it holds."""
+        return len(self._entries)
+
+    def _rank(self, contact: Contact) -> Rank:
+        return distance(contact.node_id, self._target), contact.endpoint
+
+    def _hear_of(self, path: DisjointPath, contact: Contact) -> None:
+        entry = self._entries.setdefault(contact, Entry(self._rank(contact), contact))
+        dropped = path.hear_of(entry)
+        if dropped is not None and not any(dropped in other.entries for other in self._paths):
+            del self._entries[dropped.contact]
+
+    def _ask(self, path: DisjointPath, entry: Entry) -> Contact:
+        path.ask(entry)
+        self._busy[entry.contact.node_id] = entry
+        return entry.contact
+
+    def _no_longer_busy(self, entry: Entry) -> None:
+        if self._busy.get(entry.contact.node_id) is entry:
+            del self._busy[entry.contact.node_id]
+
+    def _left_over(self) -> tuple[DisjointPath, Entry] | None:
+        """Of all paths together, the closest that none of them has asked, and a path that knows it."""
+        in_order = sorted(self._entries.values(), key=lambda entry: entry.rank)
+        entry = closest_to_ask(in_order, self._busy, self._replicas)
+        if entry is None:
+            return None
+        knowing = (path for path in self._paths if entry in path.entries and path.asked < MAX_ASKED)
+        path = next(knowing, None)
+        return None if path is None else (path, entry)
 
     def _closest(self, wanted: Callable[[State], bool]) -> list[Contact]:
-        chosen = [contact for contact, state in self._states.items() if wanted(state)]
-        return sorted(chosen, key=lambda c: (distance(c.node_id, self._target), c.endpoint))
+        chosen = [entry for entry in self._entries.values() if wanted(entry.state)]
+        return [entry.contact for entry in sorted(chosen, key=lambda entry: entry.rank)]
 
 
 def _one_per_node(contacts: Iterable[Contact]) -> list[Contact]:

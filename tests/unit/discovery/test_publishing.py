@@ -33,7 +33,7 @@ async def test_the_closest_that_answered_get_it_at_once_and_the_rest_at_the_end(
 
     contacts = [contact(number) for number in range(1, 9)]
     shortlist = Shortlist(bytes(20))
-    shortlist.add(contacts)
+    shortlist.start(contacts)
     publication = Publication(store)
     for one in contacts[1:6]:
         shortlist.answered(one)
