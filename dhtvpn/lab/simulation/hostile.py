@@ -6,6 +6,7 @@ the envelope only to replay it. Beyond that each plays one part.
 
 import random
 from bisect import bisect_left
+from dataclasses import replace
 from enum import Enum
 
 from dhtvpn.discovery.contact import Contact, distance
@@ -38,6 +39,9 @@ class Part(Enum):
     FORGE = "names its own kind, and hands out damaged and foreign envelopes"
     FLOOD = "answers tenfold, and sends requests and noise to everybody it hears of"
 
+
+WRONG_ADDRESS = "203.0.113.66"
+"""Where all of them together claim to have seen whoever asks, so that his node id moves."""
 
 FLOOD_DATAGRAMS = 10
 FLOOD_TARGETS = 32
@@ -151,7 +155,8 @@ class HostileNode:
                 self._node.line.send(bytes([kind]) + rng.randbytes(rng.randrange(1200)), target)
 
     def _answer(self, message_id: bytes, request: Request, source: Endpoint, reply: Reply) -> None:
-        self._node.line.send(encode_reply(message_id, request.rpc, reply), source)
+        lie = replace(reply, seen=source._replace(host=WRONG_ADDRESS))
+        self._node.line.send(encode_reply(message_id, request.rpc, lie), source)
 
     @property
     def _id(self) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 
 from discovery_simulation import UNIX_START, Network, fake_envelope, run
 
-from dhtvpn.discovery.kept import FLOORS, TOKENS, KeptState
+from dhtvpn.discovery.kept import FLOORS, IDS, TOKENS, KeptState
 from dhtvpn.discovery.storage import Outcome
 from dhtvpn.endpoint import Endpoint
 
@@ -40,6 +40,7 @@ def test_tokens_and_floors_survive_a_restart(tmp_path):
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
         TOKENS: 0o600,
         FLOORS: 0o600,
+        IDS: 0o600,
     }
 
 

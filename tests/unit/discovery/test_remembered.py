@@ -33,7 +33,7 @@ def test_contacts_round_trip(tmp_path):
     contacts = RememberedContacts(tmp_path / "contacts.json")
     assert contacts.load() == []
     contacts.save([SIX, FOUR])
-    assert contacts.load() == [SIX, FOUR]
+    assert contacts.load() == [FOUR, SIX]
     assert stat.S_IMODE((tmp_path / "contacts.json").stat().st_mode) == 0o600
 
 
@@ -42,7 +42,8 @@ def test_contacts_are_capped_and_normalised(tmp_path):
     contacts = RememberedContacts(path)
     contacts.save(Endpoint("198.18.0.1", port + 1) for port in range(MAX_CONTACTS + 50))
     assert len(contacts.load()) == MAX_CONTACTS
-    path.write_text(json.dumps({"version": 1, "contacts": [["2001:DB8:0::1", 1], ["::ffff:198.18.0.1", 2]]}))
+    entries = [["2001:DB8:0::1", 1, 0, 0], ["::ffff:198.18.0.1", 2, 0, 0]]
+    path.write_text(json.dumps({"version": 1, "contacts": entries}))
     assert contacts.load() == [Endpoint("2001:db8::1", 1), Endpoint("198.18.0.1", 2)]
 
 
