@@ -5,8 +5,17 @@ import random
 import pytest
 
 from dhtvpn.discovery.contact import Contact, distance
+from dhtvpn.discovery.node_ids import bound_id
 from dhtvpn.discovery.own_ids import OwnIds
-from dhtvpn.discovery.routing import MAX_FAILURES, REFRESH_AFTER_S, K, RoutingTable
+from dhtvpn.discovery.routing import (
+    CHECKED_S,
+    FEW,
+    MAX_FAILURES,
+    MAX_STRAYS,
+    REFRESH_AFTER_S,
+    K,
+    RoutingTable,
+)
 from dhtvpn.endpoint import Endpoint
 
 OWN = bytes(20)
@@ -136,3 +145,92 @@ def test_contacts_are_sorted_by_round_trip():
     for number, rtt_s in enumerate((0.3, 0.1, 0.2)):
         table.heard(contact(bytes([number + 1]) * 20, number), 0.0, rtt_s)
     assert [s.rtt_s for s in table.good()] == [0.1, 0.2, 0.3]
+
+
+def public(number, seed=0, *, fits=True):
+    """Somebody in a /24 of his own, where ids have to fit."""
+    host = f"198.18.{number}.1"
+    octets = random.Random(f"{number} {seed}").randbytes(20)
+    return Contact(bound_id(host, lambda _: octets) if fits else octets, Endpoint(host, 4690))
+
+
+def test_an_id_that_does_not_fit_has_no_place_beside_those_that_do():
+    table = table_of(OWN, {4})
+    strangers = [public(number, fits=False) for number in range(100, 200)]
+    assert not any(table.wants(one) for one in strangers)
+    for number in range(FEW):
+        table.heard(public(number), 0.0, 0.01)
+    for one in strangers:
+        assert table.heard(one, 0.0, 0.01) is None
+    assert len(table) == FEW
+    assert all(contact.fits for contact in table.find_neighbors(OWN, 99, 4))
+
+
+def test_a_few_strays_serve_while_there_is_nobody_else_and_nobody_is_told_of_them():
+    table = table_of(OWN, {4})
+    strays = [public(number, fits=False) for number in range(100, 150)]
+    for one in strays:
+        table.heard(one, 0.0, 0.01)
+    assert set(table.find_neighbors(OWN, 99, 4)) == set(strays[:MAX_STRAYS])
+    assert table.to_tell(OWN, 99, 4, 0.0) == []
+    good = [public(number) for number in range(FEW)]
+    for one in good:
+        table.heard(one, 0.0, 0.01)
+    assert set(table.find_neighbors(OWN, 99, 4)) == set(good)
+    assert set(table.to_tell(OWN, 99, 4, 0.0)) == set(good)
+    for _ in range(MAX_FAILURES):
+        table.failed(strays[0])
+    assert table.get(strays[0].node_id, 4) is None
+
+
+def test_an_endpoint_has_one_id_the_last_that_it_gave():
+    table = table_of(OWN, {4})
+    before, after = public(1, seed=0), public(1, seed=1)
+    stray = Contact(b"S" * 20, before.endpoint)
+    for one in (before, after, stray, after):
+        table.heard(one, 0.0, 0.01)
+        assert [s.contact for s in table.good()] == [one]
+
+
+def test_those_who_answered_lately_are_told_before_others():
+    table = table_of(OWN, {4})
+    long_ago, lately = [public(n) for n in range(20)], [public(n) for n in range(20, 26)]
+    for one in long_ago:
+        table.heard(one, 0.0, 0.01)
+    for one in lately:
+        table.heard(one, 100.0, 0.01)
+    now = CHECKED_S + 50
+    told = table.to_tell(OWN, 8, 4, now)
+    assert set(told[:6]) == set(lately) and set(told[6:]) <= set(long_ago)
+    for one in long_ago:
+        table.failed(one)
+    assert set(table.to_tell(OWN, 8, 4, now)) == set(lately), "who did not answer is not told at all"
+    assert lately[0] not in table.to_tell(OWN, 8, 4, now, exclude=lately[0].node_id)
+
+
+def test_who_should_be_told_but_was_not_heard_of_for_long_is_checked():
+    table = table_of(OWN, {4})
+    contacts = [public(n) for n in range(30)]
+    for one in contacts:
+        table.heard(one, 0.0, 0.01)
+    assert table.to_check(OWN, 8, 4, CHECKED_S - 1) == []
+    closest = table.find_neighbors(OWN, 8, 4)
+    assert table.to_check(OWN, 8, 4, CHECKED_S) == closest
+    table.failed(closest[0])
+    assert table.to_check(OWN, 8, 4, CHECKED_S) == closest[1:]
+
+
+def test_another_id_of_ours_loses_no_contact_that_has_a_place():
+    rng = random.Random(3)
+    own = OwnIds({4}, rng.randbytes, addresses=["198.51.100.1"])
+    table = RoutingTable(own, 0.0)
+    contacts = [public(number) for number in range(60)]
+    for at, one in enumerate(contacts):
+        table.heard(one, float(at), 0.01)
+    known = {s.contact: (s.heard_at, s.since) for s in table._tables[4].buckets.everybody()}
+    own._bind(own._own[4], "203.0.113.1")
+    table.own_id_changed(4, 100.0)
+    after = {s.contact: (s.heard_at, s.since) for s in table._tables[4].buckets.everybody()}
+    assert after == known and len(known) == 60
+    nearest = sorted(contacts, key=lambda c: distance(c.node_id, own.of(4)))[:8]
+    assert table.find_neighbors(own.of(4), 8, 4) == nearest
