@@ -136,6 +136,10 @@ class Buckets:
             bucket.last_updated = now
         return [bucket.range for bucket in stale]
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Id ranges of all buckets."""
+        return [bucket.range for bucket in self._buckets]
+
     def __len__(self) -> int:
         """Replacements included."""
         return len(self._standing)

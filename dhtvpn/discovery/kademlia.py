@@ -51,9 +51,6 @@ log = logging.getLogger(__name__)
 BOOTSTRAP_WAVE = 16
 """Endpoints asked at once; the next wave follows after the soft timeout unless enough have answered."""
 
-RECALL_S = 0.1
-"""Between two remembered contacts that are tried again once enough others have answered."""
-
 MAX_CLOCKS = 5
 """Nodes whose clocks are asked for at once: the median stands against two that lie."""
 
@@ -145,7 +142,7 @@ class KademliaDirectory:
             random_bytes=random_bytes,
         )
         self._maintenance: asyncio.Task[None] | None = None
-        self._closed = self._recalled = False
+        self._closed = self._filled = False
 
     # Datagrams
 
@@ -196,9 +193,9 @@ class KademliaDirectory:
         answered = _answered(running)
         self._queries.remember_told(_answers(running))
         if answered:
-            if not self._recalled:
-                self._recalled = True
-                self._tasks.spawn(self._recall(usable[len(running) :]))
+            if not self._filled:
+                self._filled = True
+                self._tasks.spawn(self._upkeep.fill(usable[len(running) :]))
             self._find_our_neighbours()
             self._watches.wake()
         return answered
@@ -345,13 +342,6 @@ class KademliaDirectory:
         """A topic changed here: tell the watches of this process, and push to those of others."""
         self._watches.stored_here(dht_key, envelope, self._unix_time())
         self._pushing.changed(dht_key, envelope, source)
-
-    async def _recall(self, endpoints: Iterable[Endpoint]) -> None:
-        """We are in: fill the table with the others of those that we remembered, without haste."""
-        for endpoint in endpoints:
-            if not self._table.knows(endpoint):
-                self._tasks.spawn(self._queries.ask(endpoint, Rpc.PING, retransmit=False))
-                await asyncio.sleep(RECALL_S)
 
     async def _look_up_once(self, reader: Reader) -> None:
         try:

@@ -85,6 +85,12 @@ class _Family:
                 self.remove(other)
 
 
+def _random_id(bounds: tuple[int, int], random_bytes: Callable[[int], bytes]) -> bytes:
+    low, high = bounds
+    offset = int.from_bytes(random_bytes(ID_BITS // 8), "big") % (high - low + 1)
+    return (low + offset).to_bytes(ID_BITS // 8, "big")
+
+
 class RoutingTable:
     """One set of buckets per family that this node can reach; a node may be in both, under an id in each."""
 
@@ -191,11 +197,13 @@ class RoutingTable:
 
     def refresh_targets(self, now: float, random_bytes: Callable[[int], bytes]) -> list[bytes]:
         """A random id in every bucket that is due for a refresh."""
-        targets = []
-        for low, high in (r for table in self._tables.values() for r in table.buckets.stale_ranges(now)):
-            offset = int.from_bytes(random_bytes(ID_BITS // 8), "big") % (high - low + 1)
-            targets.append((low + offset).to_bytes(ID_BITS // 8, "big"))
-        return targets
+        stale = (r for table in self._tables.values() for r in table.buckets.stale_ranges(now))
+        return [_random_id(r, random_bytes) for r in stale]
+
+    def bucket_targets(self, random_bytes: Callable[[int], bytes]) -> list[bytes]:
+        """A random id in every bucket, the farthest ones first."""
+        ranges = {r for table in self._tables.values() for r in table.buckets.ranges()}
+        return [_random_id(r, random_bytes) for r in sorted(ranges, key=lambda r: r[0] - r[1])]
 
     def __len__(self) -> int:
         """Node ids known, whatever the family."""

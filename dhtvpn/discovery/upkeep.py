@@ -1,12 +1,14 @@
 """What a node does for its routing table and its store when nobody asks it for anything."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.queries import Queries
 from dhtvpn.discovery.routing import RoutingTable
 from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.wire import Rpc
+from dhtvpn.endpoint import Endpoint
 
 MAINTENANCE_S = 10.0
 PING_AFTER_S = 900.0
@@ -14,6 +16,10 @@ PING_AFTER_S = 900.0
 Lookups do without: a dead contact costs them one soft timeout, and is dropped for it."""
 
 PINGS_PER_ROUND = 1
+
+FILL_AFTER_S, FILL_PING_S, FILL_LOOKUP_S = 3.0, 0.1, 1.0
+"""How long filling the table after a start lets more urgent lookups go first, and the pause after each ping
+and each lookup of it: some 5,000 octets per second for as many seconds as there are buckets."""
 
 
 class Upkeep:
@@ -42,6 +48,18 @@ class Upkeep:
                 self._tasks.spawn(self._queries.ping(contact))
             for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
                 await self._queries.closest(target)
+
+    async def fill(self, remembered: Iterable[Endpoint]) -> None:
+        """We are in the network again: get to know the others of those whom we remember, and some of every
+        distance (Kademlia paper, section 2.3), without haste."""
+        await asyncio.sleep(FILL_AFTER_S)
+        for endpoint in remembered:
+            if not self._table.knows(endpoint):
+                self._tasks.spawn(self._queries.ask(endpoint, Rpc.PING, retransmit=False))
+                await asyncio.sleep(FILL_PING_S)
+        for target in self._table.bucket_targets(self._random_bytes):
+            await self._queries.closest(target)
+            await asyncio.sleep(FILL_LOOKUP_S)
 
     def _to_ping(self, now: float) -> list[Contact]:
         """The quiet. With one that has failed before goes a witness that our own network is up: where

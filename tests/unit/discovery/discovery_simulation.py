@@ -99,7 +99,7 @@ class Network:
 
     def endpoint(self, number: int, family: int = 4) -> Endpoint:
         if family == 6:
-            return Endpoint(f"2001:db8:{number:x}::1", 4690)
+            return Endpoint(f"2001:db8:{number + 1:x}::1", 4690)
         return Endpoint(f"198.{18 + (number >> 8)}.{number & 255}.1", 4690)
 
     def contact(self, number: int, family: int = 4) -> Contact:

@@ -52,6 +52,10 @@ def hostile(net, number, style):
             send(frame(1, message_id, [[1, 2], "x", -1]), source)
             return
         base = {"node_id": node_id, "token": bytes(8)}
+        if style == "lies":
+            lie = Endpoint("198.51.100.66", 4690)
+            send(encode_reply(message_id, request.rpc, Reply(**base, seen=lie)), source)
+            return
         if request.rpc is Rpc.FIND:
             close = request.target[:10]
             invented = tuple(
