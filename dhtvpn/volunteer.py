@@ -29,10 +29,12 @@ from dhtvpn.control.socket_file import GROUP, SOCKET_BACKLOG, take_socket
 from dhtvpn.discovery.caps import Caps
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.kept import KeptState
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.remembered import RememberedContacts
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError, UsageError
+from dhtvpn.nat.own_address import outgoing_addresses
 from dhtvpn.nat.plain_stun import PlainStunService
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.node.bootstrap import Bootstrapper
@@ -84,7 +86,9 @@ async def run_bootstrap(
         _cap_memory(config.memory_octets)
         _confine(config.state_dir)
         stun = PlainStunService(port)
-        directory = KademliaDirectory(figures.send, drops=drops, families=frozenset(port.families), caps=caps)
+        families = frozenset(port.families)
+        own = OwnIds(families, os.urandom, addresses=_own_addresses(config.listen))
+        directory = KademliaDirectory(figures.send, own=own, drops=drops, families=families, caps=caps)
         port.on_dht(figures.counting(directory.handle_datagram))
         port.on_exhausted(directory.slow_down)
         port.filter_in_kernel(None)
@@ -102,6 +106,15 @@ async def run_bootstrap(
         finally:
             _save(contacts, directory, report)
             await directory.close()
+
+
+def _own_addresses(listen: Sequence[tuple[str, int]]) -> list[str]:
+    """Those it listens on, and where that is all of them, those from which it sends."""
+    hosts = [ip_address(host) for host, _ in listen]
+    outgoing = [ip_address(host) for host in outgoing_addresses()]
+    anywhere = {host.version for host in hosts if host.is_unspecified}
+    given = [host for host in hosts if not host.is_unspecified]
+    return [str(host) for host in [*given, *(host for host in outgoing if host.version in anywhere)]]
 
 
 def _contacts(state_dir: Path | None) -> RememberedContacts | None:

@@ -8,14 +8,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
-from dhtvpn.discovery.allowance import Allowance
+from dhtvpn.discovery.buckets import DEFAULT_RULES, AddressRules
 from dhtvpn.discovery.caps import DEFAULT_CAPS, Caps
 from dhtvpn.discovery.contact import BOTH_FAMILIES, IPV4, Contact, distance, family_of
-from dhtvpn.discovery.directory import KEY_LENGTH, Inspect
+from dhtvpn.discovery.directory import Inspect
 from dhtvpn.discovery.disjoint_path import REPLICAS
 from dhtvpn.discovery.limits import AnswerLimit
+from dhtvpn.discovery.meetings import Meetings
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.polling import Polling
 from dhtvpn.discovery.publishing import Publication
 from dhtvpn.discovery.pushing import Pushing
@@ -28,16 +30,14 @@ from dhtvpn.discovery.storage import Outcome, Storage
 from dhtvpn.discovery.subscriptions import Subscriptions
 from dhtvpn.discovery.tasks import OwnedTasks, first_and_soon_after
 from dhtvpn.discovery.tokens import TokenIssuer
+from dhtvpn.discovery.upkeep import Upkeep
 from dhtvpn.discovery.watching import POLL_S, RENEW_S, SPARSE_POLL_S, Watching
 from dhtvpn.discovery.wire import (
     KIND_REPLY,
     KIND_REQUEST,
-    MESSAGE_ID_LENGTH,
     NO_FLAGS,
     Flags,
-    Request,
     Rpc,
-    encode_request,
     split,
 )
 from dhtvpn.drops import Drops
@@ -47,20 +47,8 @@ from dhtvpn.records.envelope import inspect as inspect_envelope
 
 log = logging.getLogger(__name__)
 
-MAINTENANCE_S = 10.0
-PING_AFTER_S = 900.0
-"""A contact not heard of for this long is pinged, PINGS_PER_ROUND at a time: 10 octets per second at most.
-Lookups do without: a dead contact costs them one soft timeout, and is dropped for it."""
-
-PINGS_PER_ROUND = 1
 BOOTSTRAP_WAVE = 16
 """Endpoints asked at once; the next wave follows after the soft timeout unless enough have answered."""
-
-MAX_MEETINGS = 32
-"""Strangers that are being verified at once; each costs one ping."""
-
-PING_LENGTH = len(encode_request(bytes(MESSAGE_ID_LENGTH), Request(Rpc.PING, bytes(KEY_LENGTH), bytes(8))))
-"""Octets of that ping, with a token."""
 
 MAX_CLOCKS = 5
 """Nodes whose clocks are asked for at once: the median stands against two that lie."""
@@ -69,16 +57,17 @@ MAX_CLOCKS = 5
 class KademliaDirectory:
     """One node of the network, storing for others too. ``send`` routes a datagram by address family.
 
-    ``node_id``: 20 octets; random when None; the owner keeps it. ``families``: those the port has.
-    ``subscribe`` False: watches ask for changes instead of having them pushed.
-    ``read_only`` (BEP 43): others shall not put us into their tables, because strangers cannot reach us.
+    ``families``: those the port has. ``own``: our ids in these families; random ones when None. They change
+    when enough others agree on another address of ours; the owner keeps them. ``rules``: for the table.
+    ``subscribe`` False: watches ask for changes instead of having them pushed. ``read_only`` (BEP 43):
+    others shall not put us into their tables, because strangers cannot reach us.
     """
 
     def __init__(
         self,
         send: Send,
         *,
-        node_id: bytes | None = None,
+        own: OwnIds | None = None,
         inspect: Inspect = inspect_envelope,
         drops: Drops | None = None,
         families: frozenset[int] = BOTH_FAMILIES,
@@ -90,22 +79,21 @@ class KademliaDirectory:
         renew_s: float = RENEW_S,
         caps: Caps = DEFAULT_CAPS,
         subscribe: bool = True,
+        rules: AddressRules = DEFAULT_RULES,
     ) -> None:
-        self.node_id = node_id or random_bytes(KEY_LENGTH)
-        if len(self.node_id) != KEY_LENGTH:
-            raise ValueError(f"a node id has {KEY_LENGTH} octets, not {len(self.node_id)}")
+        self.own = own or OwnIds(families, random_bytes)
         self.read_only = read_only
         self._port_send, self._drops, self._inspect = send, drops or Drops(), inspect
         self._families = families
         self._monotonic, self._unix_time, self._random_bytes = monotonic, unix_time, random_bytes
         self._tasks = OwnedTasks()
-        self._table = RoutingTable(self.node_id, families, monotonic())
+        self._table = RoutingTable(self.own, monotonic(), rules=rules)
         self._storage = Storage(inspect, self._drops, max_bytes=caps.stored_octets, max_floors=caps.floors)
         self._subscriptions = Subscriptions(max_total=caps.subscriptions)
         self._tokens = TokenIssuer(random_bytes, monotonic())
         self._limit = AnswerLimit(random_bytes, monotonic(), total_per_s=caps.answers_per_s)
         self._watches = Watches(self._drops)
-        self._requests = Requests(self._send, self._drops, random_bytes)
+        self._requests = Requests(self._send, self._drops, random_bytes, seen_as=self._seen_as)
         self._queries = Queries(
             self._requests, self._table, self._tasks, flags=self._flags, monotonic=monotonic
         )
@@ -121,6 +109,7 @@ class KademliaDirectory:
         self._pushing = Pushing(
             self._queries, self._subscriptions, self._tasks, self._drops, monotonic=monotonic
         )
+        self._meetings = Meetings(self._queries, self._table, self._tasks, monotonic=monotonic)
         self._service = Service(
             self._send,
             self._drops,
@@ -130,7 +119,7 @@ class KademliaDirectory:
             watches=self._watches,
             tokens=self._tokens,
             limit=self._limit,
-            hooks=Hooks(met=self._met, stored=self._stored),
+            hooks=Hooks(met=self._meetings.met, stored=self._stored),
             monotonic=monotonic,
             unix_time=unix_time,
         )
@@ -143,9 +132,16 @@ class KademliaDirectory:
             poll_s=min(poll_s, SPARSE_POLL_S),
         )
         self._keep = self._watching.keep if subscribe else polling.keep
-        self._meetings: set[Endpoint] = set()
+        self._upkeep = Upkeep(
+            self._queries,
+            self._table,
+            self._tasks,
+            expire=self._expire,
+            monotonic=monotonic,
+            random_bytes=random_bytes,
+        )
         self._maintenance: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._filled = False
 
     # Datagrams
 
@@ -170,7 +166,7 @@ class KademliaDirectory:
     async def start(self, contacts: Iterable[Endpoint] = ()) -> int:
         """Start the upkeep and bootstrap from remembered contacts; returns how many answered."""
         if self._maintenance is None:
-            self._maintenance = self._tasks.spawn(self._maintain())
+            self._maintenance = self._tasks.spawn(self._upkeep.run())
         return await self.bootstrap(contacts)
 
     async def bootstrap(self, endpoints: Iterable[Endpoint]) -> int:
@@ -196,7 +192,10 @@ class KademliaDirectory:
         answered = _answered(running)
         self._queries.remember_told(_answers(running))
         if answered:
-            self._tasks.spawn(self._queries.closest(self.node_id))
+            if not self._filled:
+                self._filled = True
+                self._tasks.spawn(self._upkeep.fill(usable[len(running) :]))
+            self._find_our_neighbours()
             self._watches.wake()
         return answered
 
@@ -275,6 +274,17 @@ class KademliaDirectory:
         return len({standing.contact.node_id for standing in self._table.good()})
 
     @property
+    def node_id(self) -> bytes:
+        """Our id in the first of our families."""
+        return self.own.all()[0]
+
+    def restore_ids(self, state: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Take up ``own.state()`` of an earlier run, before the first datagram.
+        Raises ValueError, TypeError or KeyError; nothing has changed then."""
+        for family in self.own.restore(state):
+            self._id_changed(family)
+
+    @property
     def tokens(self) -> TokenIssuer:
         """Whose secrets the owner may keep on disk."""
         return self._tokens
@@ -320,28 +330,8 @@ class KademliaDirectory:
     def _among_closest(self, dht_key: bytes, closest: list[Contact]) -> bool:
         if len(closest) < REPLICAS:
             return True
-        return distance(self.node_id, dht_key) < distance(closest[-1].node_id, dht_key)
-
-    def _met(self, request: Request, source: Endpoint, allowance: Allowance) -> None:
-        """A stranger asked us something: verify it by one ping of ours before it enters the table. Those who
-        may be forged take half of the places at most."""
-        if allowance.proven:
-            self._queries.silence.broken(source)
-        stranger = Contact(request.node_id, source)
-        if request.flags & Flags.READ_ONLY or not self._table.wants(stranger):
-            return
-        if source in self._meetings or self._queries.silence.holds(source, self._monotonic()):
-            return
-        places = MAX_MEETINGS if allowance.proven else MAX_MEETINGS // 2
-        if len(self._meetings) < places and allowance.take(PING_LENGTH):
-            self._meetings.add(source)
-            self._tasks.spawn(self._meet(source))
-
-    async def _meet(self, source: Endpoint) -> None:
-        try:
-            await self._queries.ask(source, Rpc.PING, retransmit=False)
-        finally:
-            self._meetings.discard(source)
+        farthest = distance(closest[-1].node_id, dht_key)
+        return any(distance(own_id, dht_key) < farthest for own_id in self.own.all())
 
     async def _clock_offset(self, endpoint: Endpoint) -> float | None:
         answer = await self._queries.ask(endpoint, Rpc.PING)
@@ -358,26 +348,27 @@ class KademliaDirectory:
         finally:
             reader.finish()
 
-    async def _maintain(self) -> None:
-        """Forget what has ended, ping the quiet, look up buckets that nobody touched."""
-        while True:
-            await asyncio.sleep(MAINTENANCE_S)
-            now = self._monotonic()
-            self._storage.expire(self._unix_time())
-            self._subscriptions.expire(now)
-            for contact in self._to_ping(now):
-                self._tasks.spawn(self._queries.ping(contact))
-            for target in self._table.refresh_targets(now, self._random_bytes)[:1]:
-                await self._queries.closest(target, paths=1)  # to be misled here hides no record
+    def _expire(self) -> None:
+        self._storage.expire(self._unix_time())
+        self._subscriptions.expire(self._monotonic())
 
-    def _to_ping(self, now: float) -> list[Contact]:
-        """The quiet. With one that has failed before goes a witness that our own network is up: where
-        nobody answers nobody is dropped, and at rest nobody else may be asked for a long time."""
-        quiet = self._table.longest_unheard(now, PING_AFTER_S, PINGS_PER_ROUND)
-        standings = (self._table.get(contact.node_id, contact.family) for contact in quiet)
-        if any(standing is not None and standing.failures for standing in standings):
-            quiet += [standing.contact for standing in self._table.good()[:1]]
-        return quiet
+    def _seen_as(self, seen: Endpoint, by: Endpoint) -> None:
+        """Somebody tells us our address: it may be another one than we thought, and with it our id."""
+        family = self.own.seen_as(seen, by, self._monotonic())
+        if family is not None:
+            log.info("our node id in IPv%d is another one: others agree on our address", family)
+            self._id_changed(family)
+
+    def _id_changed(self, family: int) -> None:
+        """The contacts stay, in other buckets; those around the new id get to know us. What is stored here
+        stays too: publishers find those that are closer now when they publish next."""
+        self._table.own_id_changed(family, self._monotonic())
+        if self._maintenance is not None:
+            self._find_our_neighbours()
+
+    def _find_our_neighbours(self) -> None:
+        for own_id in self.own.all():
+            self._tasks.spawn(self._queries.closest(own_id))
 
 
 def _answers(tasks: "list[asyncio.Task[Answer | None]]") -> list[Answer]:

@@ -79,7 +79,7 @@ class Queries:
         now = self._monotonic()
         self.silence.asked(endpoint, now)
         token = self.tokens.get(endpoint, now)
-        request = Request(rpc, self._table.own_id, token, self._flags(), target, payload)
+        request = Request(rpc, self._table.own.towards(endpoint), token, self._flags(), target, payload)
         answer = await self._requests.ask(endpoint, request, on_value, retransmit=retransmit)
         now = self._monotonic()
         if (

@@ -6,8 +6,10 @@ without. Both files are JSON, written atomically, readable by their owner only.
 
 import ipaddress
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 MAX_CONTACTS = 200
 """Contacts kept; a bootstrap asks sixteen at a time and needs eight."""
+
+FORGET_AFTER_S = 90 * 24 * 3600.0
+"""A contact that nobody has heard of for a quarter of a year is not kept any longer."""
 
 MAX_PEERS = 256
 """Peers kept: four times the members that are all connected to each other."""
@@ -54,20 +59,43 @@ class RememberedPeer:
     envelope: bytes | None = None
 
 
-class RememberedContacts:
-    """DHT contacts in one file."""
+@dataclass(frozen=True, slots=True)
+class RememberedContact:
+    """``since``: when it was first saved, ``heard``: when it was last known to be good; unix seconds."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    endpoint: Endpoint
+    since: float
+    heard: float
+
+
+class RememberedContacts:
+    """DHT contacts in one file, the best first: those that were good at the last save, and of them the one
+    that has been there longest, for it is the likeliest to be there in a week (Kademlia paper, section 4.1);
+    then those that were good before. The two families take turns, so that neither is forgotten over the
+    other."""
+
+    def __init__(self, path: Path, unix_time: Callable[[], float] = time.time) -> None:
+        self._path, self._unix_time = path, unix_time
+        self._known: dict[Endpoint, RememberedContact] | None = None
 
     def load(self) -> list[Endpoint]:
-        """Best first, as they were saved; empty when there is no file or it is damaged."""
-        return _load(self._path, "contacts", _endpoint)[:MAX_CONTACTS]
+        """Best first; empty when there is no file or it is damaged."""
+        contacts = _load(self._path, "contacts", _contact)[:MAX_CONTACTS]
+        self._known = {contact.endpoint: contact for contact in contacts}
+        return list(self._known)
 
     def save(self, contacts: Iterable[Endpoint]) -> None:
-        """Replace the file. Raises SystemRefusedError (disk full, read-only)."""
-        texts = [_endpoint_json(endpoint) for endpoint in list(contacts)[:MAX_CONTACTS]]
-        write_json(self._path, {"version": VERSION, "contacts": texts})
+        """``contacts`` are good now. Replaces the file. Raises SystemRefusedError (disk full, read-only)."""
+        if self._known is None:
+            self.load()
+        now, known = self._unix_time(), dict(self._known or {})
+        for endpoint in dict.fromkeys(contacts):
+            before = known.get(endpoint)
+            known[endpoint] = RememberedContact(endpoint, min(before.since, now) if before else now, now)
+        kept = _best(known.values(), now)
+        self._known = {contact.endpoint: contact for contact in kept}
+        content = [_contact_json(contact) for contact in kept]
+        write_json(self._path, {"version": VERSION, "contacts": content})
 
 
 class RememberedPeers:
@@ -114,6 +142,27 @@ def _endpoint_json(endpoint: Endpoint) -> list[Any]:
     return [endpoint.host, endpoint.port]
 
 
+def _best(contacts: Iterable[RememberedContact], now: float) -> list[RememberedContact]:
+    """MAX_CONTACTS at most. A clock that was set back makes nobody immortal."""
+    lately = [contact for contact in contacts if now - contact.heard < FORGET_AFTER_S]
+    lately.sort(key=lambda contact: (-min(contact.heard, now), contact.since))
+    families = [
+        [contact for contact in lately if contact.endpoint.is_ipv6 is is_ipv6] for is_ipv6 in (False, True)
+    ]
+    turns = (contact for turn in zip_longest(*families) for contact in turn if contact is not None)
+    return list(islice(turns, MAX_CONTACTS))
+
+
+def _contact_json(contact: RememberedContact) -> list[Any]:
+    return [*_endpoint_json(contact.endpoint), round(contact.since, 3), round(contact.heard, 3)]
+
+
+def _contact(value: Any) -> RememberedContact:
+    """Raises ValueError or TypeError."""
+    host, port, since, heard = value
+    return RememberedContact(_endpoint([host, port]), _time(since), _time(heard))
+
+
 def _endpoint(value: Any) -> Endpoint:
     """Raises ValueError or TypeError."""
     host, port = value
@@ -142,24 +191,28 @@ def _peer_json(peer: RememberedPeer) -> dict[str, Any]:
 
 def _peer(value: Any) -> RememberedPeer:
     """Raises ValueError, TypeError or KeyError."""
-    name, last_seen, sequence = value["name"], value["last_seen"], value["sequence"]
+    name, sequence = value["name"], value["sequence"]
     if not isinstance(name, str) or len(name) > MAX_NAME:
         raise ValueError("name")
-    if isinstance(last_seen, bool) or not isinstance(last_seen, int | float) or not 0 <= last_seen < 1e12:
-        raise ValueError("last_seen")
     if isinstance(sequence, bool) or not isinstance(sequence, int) or not 0 <= sequence < 1 << 64:
         raise ValueError("sequence")
     return RememberedPeer(
         node_key=_hex(value["node_key"], 32),
         name=name,
         endpoints=tuple(_endpoint(item) for item in value["endpoints"])[:MAX_ENDPOINTS],
-        last_seen=float(last_seen),
+        last_seen=_time(value["last_seen"]),
         tunnel_timestamp=_optional_hex(value["tunnel_timestamp"], 12, 12),
         sequence=sequence,
         ipv4_attempt=_count(value["ipv4_attempt"], MAX_ATTEMPTS),
         ipv4_since=_count(value["ipv4_since"], 1 << 40),
         envelope=_optional_hex(value["envelope"], 0, MAX_ENVELOPE),
     )
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise ValueError("time")
+    return float(value)
 
 
 def _count(value: Any, limit: int) -> int:

@@ -1,169 +1,132 @@
 """The routing table: k-buckets (Kademlia paper, sections 2.2 and 2.4), one set per address family (BEP 32).
 
-Only contacts that answered a query of ours are in it. ``Node`` and ``KBucket`` are kademlia's; splitting,
-finding, failures and addresses are ours: its traverser stops early, and it never refreshes an address.
+Only contacts that answered a query of ours are in it. Their ids fit their addresses (BEP 42), and of one /24
+or /64 there are two in a bucket at most. Those whose ids do not fit are strays: a few of them are kept
+beside the buckets, for a network that has nobody else, and nobody is told about them.
 """
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import Final
 
-from kademlia.node import Node
-from kademlia.routing import KBucket
-
+from dhtvpn.discovery.buckets import (
+    DEFAULT_RULES,
+    ID_BITS,
+    REFRESH_AFTER_S,
+    AddressRules,
+    Buckets,
+    K,
+    Standing,
+)
 from dhtvpn.discovery.contact import Contact, distance
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.endpoint import Endpoint
 
-K = 20
-"""Contacts per bucket; the paper's k."""
+__all__ = ["MAX_FAILURES", "MAX_STRAYS", "REFRESH_AFTER_S", "K", "RoutingTable", "Standing"]
 
-MAX_FAILURES = 2
+MAX_FAILURES: Final = 2
 """Queries in a row without an answer after which a contact is dropped."""
 
-REFRESH_AFTER_S = 3600.0
-"""A bucket without a change for an hour is looked up (Kademlia paper, section 2.3)."""
+MAX_STRAYS: Final = 8
+"""Per family, and only while fewer than FEW others are known. Those that came first stay while they answer:
+the ones that we were told to start from."""
+
+FEW: Final = 8
+"""Contacts with ids that fit, as many as a lookup ends with: where there are so many strays play no part."""
+
+CHECKED_S: Final = 1800.0
+"""Who answered within this is told to others before anybody else. BEP 5 calls a contact good for 15 minutes;
+upkeep asks after as many, and needs a while to get round."""
 
 MIN_RTT_S, RTT_WEIGHT = 0.001, 0.25
-ID_BITS = 160
 
 
-@dataclass(slots=True)
-class Standing:
-    """What we know of a contact in the table. Times are monotonic seconds."""
+class _Family:
+    """What is known of one address family."""
 
-    contact: Contact
-    heard_at: float
-    rtt_s: float
-    failures: int = 0
-
-
-class FamilyTable:
-    """The buckets of one address family."""
-
-    def __init__(self, own_id: bytes, k: int, now: float) -> None:
-        self._own = int.from_bytes(own_id, "big")
-        self._k = k
-        self._buckets = [self._bucket(0, (1 << ID_BITS) - 1, now)]
-        self._standing: dict[bytes, Standing] = {}
+    def __init__(self, own_id: bytes, k: int, rules: AddressRules, now: float) -> None:
+        self._k, self._rules = k, rules
+        self.buckets = Buckets(own_id, k, rules, now)
+        self.strays: dict[bytes, Standing] = {}
 
     def get(self, node_id: bytes) -> Standing | None:
-        return self._standing.get(node_id)
+        return self.buckets.get(node_id) or self.strays.get(node_id)
 
-    def wants(self, node_id: bytes) -> bool:
-        """Whether a new contact with this id would be kept, if only as a replacement."""
-        bucket = self._bucket_for(node_id)
-        free = len(bucket.replacement_nodes) < bucket.max_replacement_nodes
-        return node_id not in self._standing and (len(bucket) < self._k or self._splits(bucket) or free)
-
-    def add(self, contact: Contact, now: float, rtt_s: float) -> None:
-        """Take in a contact that answered: into its bucket, splitting it where our own id is, or among
-        the bucket's replacements."""
-        long_id = int.from_bytes(contact.node_id, "big")
-        node = Node(contact.node_id, contact.endpoint.host, contact.endpoint.port)
-        self._standing[contact.node_id] = Standing(contact, now, max(rtt_s, MIN_RTT_S))
-        while not (bucket := self._bucket_for(contact.node_id)).add_node(node):
-            if not self._splits(bucket):
-                break
-            self._split(bucket)
-        if long_id != self._own:
-            bucket.last_updated = now
-        self._forget_pushed_out(bucket)
+    def add(self, standing: Standing) -> Contact | None:
+        """Returns whom to ping to settle whether it may have the place. An endpoint has one id: the last."""
+        contact = standing.contact
+        self._forget_other_id(contact)
+        if contact.fits:
+            self.buckets.add(standing)
+            return self.buckets.in_the_way(contact)
+        if len(self.strays) < MAX_STRAYS and len(self.buckets) < FEW:
+            self.strays[contact.node_id] = standing
+        return None
 
     def remove(self, node_id: bytes) -> None:
-        standing = self._standing.pop(node_id, None)
-        if standing is None:
-            return
-        endpoint = standing.contact.endpoint
-        bucket = self._bucket_for(node_id)
-        bucket.replacement_nodes.pop(node_id, None)
-        bucket.remove_node(Node(node_id, endpoint.host, endpoint.port))
+        if self.strays.pop(node_id, None) is None:
+            self.buckets.remove(node_id)
 
-    def in_buckets(self) -> list[Standing]:
-        """Every contact that is not merely a replacement."""
-        return [self._standing[node_id] for bucket in self._buckets for node_id in bucket.nodes]
+    def all(self) -> list[Standing]:
+        return [*self.buckets.standings(), *self.strays.values()]
 
-    def oldest_in_full_bucket(self, node_id: bytes) -> Contact | None:
-        """Whom to ping when ``node_id`` only became a replacement: the least recently seen (2.2)."""
-        bucket = self._bucket_for(node_id)
-        if node_id in bucket.nodes or not len(bucket):
-            return None
-        return self._standing[next(iter(bucket.nodes))].contact
+    def rebuild(self, own_id: bytes, now: float) -> None:
+        """The same contacts in buckets around another id."""
+        known = self.buckets.everybody()
+        self.buckets = Buckets(own_id, self._k, self._rules, now)
+        for standing in known:
+            if standing.contact.node_id != own_id:
+                self.buckets.add(standing)
 
-    def stale_ranges(self, now: float) -> list[tuple[int, int]]:
-        """Id ranges of buckets without a change for REFRESH_AFTER_S; they count as refreshed from now."""
-        stale = [b for b in self._buckets if now - b.last_updated >= REFRESH_AFTER_S]
-        for bucket in stale:
-            bucket.last_updated = now
-        return [bucket.range for bucket in stale]
+    def _forget_other_id(self, contact: Contact) -> None:
+        strays = (node_id for node_id, s in self.strays.items() if s.contact.endpoint == contact.endpoint)
+        for other in [self.buckets.id_at(contact.endpoint), *strays]:
+            if other is not None and other != contact.node_id:
+                self.remove(other)
 
-    def __len__(self) -> int:
-        return len(self._standing)
 
-    def _bucket(self, low: int, high: int, now: float) -> KBucket:
-        bucket = KBucket(low, high, self._k)
-        bucket.last_updated = now
-        return bucket
-
-    def _bucket_for(self, node_id: bytes) -> KBucket:
-        long_id = int.from_bytes(node_id, "big")
-        return next(b for b in self._buckets if b.range[0] <= long_id <= b.range[1])
-
-    def _splits(self, bucket: KBucket) -> bool:
-        return bool(bucket.range[0] <= self._own <= bucket.range[1] and bucket.range[1] > bucket.range[0])
-
-    def _split(self, bucket: KBucket) -> None:
-        halves = bucket.split()
-        for half in halves:
-            half.last_updated = bucket.last_updated
-        index = self._buckets.index(bucket)
-        self._buckets[index : index + 1] = halves
-
-    def _forget_pushed_out(self, bucket: KBucket) -> None:
-        """The oldest replacement leaves a full replacement list silently: drop its standing too."""
-        low, high = bucket.range
-        if len(bucket.replacement_nodes) < bucket.max_replacement_nodes:
-            return
-        for node_id in list(self._standing):
-            inside = low <= int.from_bytes(node_id, "big") <= high
-            if inside and node_id not in bucket.nodes and node_id not in bucket.replacement_nodes:
-                del self._standing[node_id]
+def _random_id(bounds: tuple[int, int], random_bytes: Callable[[int], bytes]) -> bytes:
+    low, high = bounds
+    offset = int.from_bytes(random_bytes(ID_BITS // 8), "big") % (high - low + 1)
+    return (low + offset).to_bytes(ID_BITS // 8, "big")
 
 
 class RoutingTable:
-    """One FamilyTable per family that this node can reach; a node may be in both."""
+    """One set of buckets per family that this node can reach; a node may be in both, under an id in each."""
 
-    def __init__(self, own_id: bytes, families: frozenset[int], now: float, k: int = K) -> None:
-        self.own_id = own_id
-        self.families = families
-        self._tables = {family: FamilyTable(own_id, k, now) for family in sorted(families)}
+    def __init__(self, own: OwnIds, now: float, k: int = K, rules: AddressRules = DEFAULT_RULES) -> None:
+        self.own = own
+        self._tables = {family: _Family(own.of(family), k, rules, now) for family in own.families}
 
     def get(self, node_id: bytes, family: int) -> Standing | None:
         return self._tables[family].get(node_id) if family in self._tables else None
 
     def reachable(self, contact: Contact) -> bool:
         """Whether we speak its family and it is not ourselves."""
-        return contact.family in self._tables and contact.node_id != self.own_id
+        return contact.family in self._tables and contact.node_id != self.own.of(contact.family)
 
     def wants(self, contact: Contact) -> bool:
-        """Whether it is worth a ping: reachable, unknown, and there would be a place for it."""
-        return self.reachable(contact) and self._tables[contact.family].wants(contact.node_id)
+        """Whether a stranger is worth a ping: reachable, unknown, with an id that fits, and a place for
+        it."""
+        return (
+            self.reachable(contact) and contact.fits and self._tables[contact.family].buckets.wants(contact)
+        )
 
     def heard(self, contact: Contact, now: float, rtt_s: float) -> Contact | None:
         """``contact`` answered a query of ours. Returns a contact that should be pinged to settle things:
-        the same id at another endpoint, or the least recently seen of a full bucket."""
+        the same id at another endpoint, or the least recently heard of those that are in its way."""
         if not self.reachable(contact):
             return None
         table = self._tables[contact.family]
         standing = table.get(contact.node_id)
-        if standing is None:
-            table.add(contact, now, rtt_s)
-            return table.oldest_in_full_bucket(contact.node_id)
-        if standing.contact.endpoint != contact.endpoint:
+        if standing is not None and standing.contact.endpoint != contact.endpoint:
             if standing.failures == 0:
                 return standing.contact
             table.remove(contact.node_id)
-            table.add(contact, now, rtt_s)
+            table.add(Standing(contact, now, max(rtt_s, MIN_RTT_S), standing.since))
             return None
+        if standing is None:
+            return table.add(Standing(contact, now, max(rtt_s, MIN_RTT_S), now))
         standing.rtt_s += RTT_WEIGHT * (max(rtt_s, MIN_RTT_S) - standing.rtt_s)
         standing.heard_at, standing.failures = now, 0
         return None
@@ -179,15 +142,41 @@ class RoutingTable:
         self._tables[contact.family].remove(contact.node_id)
         return True
 
-    def find_neighbors(
-        self, target: bytes, count: int, family: int, *, good_only: bool = False, exclude: bytes = b""
+    def own_id_changed(self, family: int, now: float) -> None:
+        """Put the contacts into buckets around our new id; none is lost that has a place there."""
+        self._tables[family].rebuild(self.own.of(family), now)
+
+    def find_neighbors(self, target: bytes, count: int, family: int) -> list[Contact]:
+        """The ``count`` contacts closest to ``target``: nsmallest over every bucket of ``family``. Strays are
+        among them while few others are known."""
+        if family not in self._tables:
+            return []
+        table = self._tables[family]
+        standings = table.buckets.standings() if len(table.buckets) >= FEW else table.all()
+        contacts = (standing.contact for standing in standings)
+        return heapq.nsmallest(count, contacts, key=lambda c: distance(c.node_id, target))
+
+    def to_tell(
+        self, target: bytes, count: int, family: int, now: float, *, exclude: bytes = b""
     ) -> list[Contact]:
-        """The ``count`` contacts closest to ``target``: nsmallest over every bucket of ``family``."""
-        standings = self._tables[family].in_buckets() if family in self._tables else []
-        candidates = (
-            s.contact for s in standings if s.contact.node_id != exclude and not (good_only and s.failures)
-        )
-        return heapq.nsmallest(count, candidates, key=lambda c: distance(c.node_id, target))
+        """The ``count`` closest to ``target`` that others may be told: no stray, nobody who did not answer
+        when last asked. First those who answered lately; the others only where these are too few."""
+        standings = self._tables[family].buckets.standings() if family in self._tables else []
+        able = [s for s in standings if not s.failures and s.contact.node_id != exclude]
+        lately = [s for s in able if now - s.heard_at < CHECKED_S]
+        told = heapq.nsmallest(count, lately, key=lambda s: distance(s.contact.node_id, target))
+        if len(told) < count:
+            others = (s for s in able if now - s.heard_at >= CHECKED_S)
+            told += heapq.nsmallest(
+                count - len(told), others, key=lambda s: distance(s.contact.node_id, target)
+            )
+        return [standing.contact for standing in told]
+
+    def to_check(self, target: bytes, count: int, family: int, now: float) -> list[Contact]:
+        """Of the ``count`` closest to ``target``, those that would be told had they answered lately."""
+        standings = self._tables[family].buckets.standings() if family in self._tables else []
+        closest = heapq.nsmallest(count, standings, key=lambda s: distance(s.contact.node_id, target))
+        return [s.contact for s in closest if not s.failures and now - s.heard_at >= CHECKED_S]
 
     def good(self) -> list[Standing]:
         """Contacts without a pending failure, the fastest first."""
@@ -208,15 +197,17 @@ class RoutingTable:
 
     def refresh_targets(self, now: float, random_bytes: Callable[[int], bytes]) -> list[bytes]:
         """A random id in every bucket that is due for a refresh."""
-        targets = []
-        for low, high in (r for table in self._tables.values() for r in table.stale_ranges(now)):
-            offset = int.from_bytes(random_bytes(ID_BITS // 8), "big") % (high - low + 1)
-            targets.append((low + offset).to_bytes(ID_BITS // 8, "big"))
-        return targets
+        stale = (r for table in self._tables.values() for r in table.buckets.stale_ranges(now))
+        return [_random_id(r, random_bytes) for r in stale]
+
+    def bucket_targets(self, random_bytes: Callable[[int], bytes]) -> list[bytes]:
+        """A random id in every bucket, the farthest ones first."""
+        ranges = {r for table in self._tables.values() for r in table.buckets.ranges()}
+        return [_random_id(r, random_bytes) for r in sorted(ranges, key=lambda r: r[0] - r[1])]
 
     def __len__(self) -> int:
         """Node ids known, whatever the family."""
         return len({s.contact.node_id for s in self._all()})
 
     def _all(self) -> Iterable[Standing]:
-        return (standing for table in self._tables.values() for standing in table.in_buckets())
+        return (standing for table in self._tables.values() for standing in table.all())

@@ -64,8 +64,16 @@ class _Pending:
 class Requests:
     """The asking side. ``send`` takes a datagram without the port's prefix octet."""
 
-    def __init__(self, send: Send, drops: Drops, random_bytes: Callable[[int], bytes]) -> None:
-        self._send = send
+    def __init__(
+        self,
+        send: Send,
+        drops: Drops,
+        random_bytes: Callable[[int], bytes],
+        *,
+        seen_as: Callable[[Endpoint, Endpoint], object] = lambda seen, by: None,
+    ) -> None:
+        """``seen_as`` gets (our endpoint as it was seen, who saw it) from every reply that matches."""
+        self._send, self._seen_as = send, seen_as
         self._drops = drops
         self._random_bytes = random_bytes
         self._pending: dict[bytes, _Pending] = {}
@@ -119,6 +127,8 @@ class Requests:
         for timer in pending.timers:
             timer.cancel()
         pending.timers = []
+        if pending.reply.seen is not None:
+            self._seen_as(pending.reply.seen, source)
         self._progress(pending)
 
     def handle_value(self, message_id: bytes, body_untrusted: bytes, source: Endpoint) -> None:

@@ -97,7 +97,7 @@ class Service:
         except DecodeError:
             self._drops.count("dht", "malformed_request")
             return
-        if request.node_id == self._table.own_id:
+        if request.node_id == self._table.own.towards(source):
             self._drops.count("dht", "own_id")
             return
         proven = self._tokens.valid(request.token, source, now)
@@ -176,15 +176,16 @@ class Service:
         lease_s: int = 0,
     ) -> Reply:
         token = self._tokens.issue(asked.source, self._monotonic())
-        return Reply(self._table.own_id, token, contacts=contacts, status=status, lease_s=lease_s)
+        own_id = self._table.own.towards(asked.source)
+        return Reply(own_id, token, contacts, status=status, lease_s=lease_s, seen=asked.source)
 
     def _closest(self, asked: _Asked) -> tuple[Contact, ...]:
         request = asked.request
         contacts: list[Contact] = []
         for family, flag in _WANTS.items():
             if request.flags & flag:
-                contacts += self._table.find_neighbors(
-                    request.target, CONTACTS_IN_REPLY, family, good_only=True, exclude=request.node_id
+                contacts += self._table.to_tell(
+                    request.target, CONTACTS_IN_REPLY, family, self._monotonic(), exclude=request.node_id
                 )
         return tuple(contacts)
 

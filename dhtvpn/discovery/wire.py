@@ -36,6 +36,9 @@ CONTACTS_IN_REPLY = 8
 PACKED_CONTACT = {IPV4: 26, IPV6: 38}
 """Octets of a packed contact, by family."""
 
+PACKED_ENDPOINT = {IPV4: 6, IPV6: 18}
+"""Octets of a packed endpoint, by family."""
+
 HAVE_LENGTH = 14
 """Octets of one entry of ``have``: the slot's first 6, then the sequence (8)."""
 
@@ -113,6 +116,8 @@ class Reply:
     status: Status = Status.OK
     lease_s: int = 0
     unix_time: int = 0
+    seen: Endpoint | None = None
+    """Where the request came from, as the answering node saw it."""
 
 
 def frame(kind: int, message_id: bytes, value: Any) -> bytes:
@@ -167,8 +172,9 @@ def decode_request(body_untrusted: bytes) -> Request:
 
 
 def encode_reply(message_id: bytes, rpc: Rpc, reply: Reply) -> bytes:
-    """The body is [node_id, token, ...]; what follows depends on the RPC."""
-    body: list[Any] = [reply.node_id, reply.token]
+    """The body is [node_id, token, seen, ...]; what follows depends on the RPC."""
+    seen = reply.seen.pack() if reply.seen is not None else b""
+    body: list[Any] = [reply.node_id, reply.token, seen]
     if rpc is Rpc.PING:
         body.append(reply.unix_time)
     if rpc in (Rpc.FIND_NODE, Rpc.FIND):
@@ -183,30 +189,31 @@ def encode_reply(message_id: bytes, rpc: Rpc, reply: Reply) -> bytes:
     return frame(KIND_REPLY, message_id, body)
 
 
-_REPLY_ITEMS = {Rpc.PING: 3, Rpc.FIND_NODE: 4, Rpc.FIND: 6, Rpc.STORE: 3, Rpc.WATCH: 6, Rpc.PUSH: 3}
+_REPLY_ITEMS = {Rpc.PING: 4, Rpc.FIND_NODE: 5, Rpc.FIND: 7, Rpc.STORE: 4, Rpc.WATCH: 7, Rpc.PUSH: 4}
 
 
 def decode_reply(rpc: Rpc, body_untrusted: bytes, source: Endpoint) -> Reply:
     """A reply to ``rpc`` from ``source``; contacts that nobody should follow are left out.
 
-    Raises DecodeError("msgpack" or "format").
+    Raises DecodeError("msgpack", "format" or "endpoint").
     """
     value = msgpack.unpack(body_untrusted)
     if not isinstance(value, list) or len(value) != _REPLY_ITEMS[rpc]:
         raise DecodeError("format", "reply")
     node_id, token = _octets(value[0], KEY_LENGTH), _octets(value[1], 0, TOKEN_LENGTH)
+    seen = _seen(value[2])
     values = more = lease_s = 0
     if rpc in (Rpc.FIND, Rpc.WATCH):
-        values, more = _integer(value[4], MAX_VALUES_IN_REPLY), _integer(value[5], 0xFFFF)
+        values, more = _integer(value[5], MAX_VALUES_IN_REPLY), _integer(value[6], 0xFFFF)
     if rpc in (Rpc.FIND_NODE, Rpc.FIND):
-        contacts = _contacts(value[2], IPV4, source) + _contacts(value[3], IPV6, source)
-        return Reply(node_id, token, tuple(contacts), values, more)
+        contacts = _contacts(value[3], IPV4, source) + _contacts(value[4], IPV6, source)
+        return Reply(node_id, token, tuple(contacts), values, more, seen=seen)
     if rpc is Rpc.PING:
-        return Reply(node_id, token, unix_time=_integer(value[2], MAX_UNIX_TIME))
-    status = Status(_integer(value[2], max(Status)))
+        return Reply(node_id, token, unix_time=_integer(value[3], MAX_UNIX_TIME), seen=seen)
+    status = Status(_integer(value[3], max(Status)))
     if rpc is Rpc.WATCH:
-        lease_s = _integer(value[3], MAX_LEASE_S)
-    return Reply(node_id, token, (), values, more, status, lease_s)
+        lease_s = _integer(value[4], MAX_LEASE_S)
+    return Reply(node_id, token, (), values, more, status, lease_s, seen=seen)
 
 
 def encode_value(message_id: bytes, envelope: bytes) -> bytes:
@@ -251,9 +258,14 @@ def _contacts(packed_untrusted: Any, family: int, source: Endpoint) -> list[Cont
             contact = Contact.unpack(packed[start : start + size])
         except DecodeError:
             continue  # port 0: one bad contact does not spoil the others
-        if contact.family == family and may_be_told(contact.endpoint, source):
+        if contact.family == family and contact.fits and may_be_told(contact.endpoint, source):
             contacts.setdefault(contact.node_id, contact)
     return list(contacts.values())
+
+
+def _seen(packed_untrusted: Any) -> Endpoint | None:
+    packed = _octets(packed_untrusted, 0, *PACKED_ENDPOINT.values())
+    return Endpoint.unpack(packed) if packed else None
 
 
 def _octets(value: Any, *lengths: int) -> bytes:

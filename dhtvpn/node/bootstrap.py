@@ -17,6 +17,9 @@ RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REFRESH_S = 300.0
 """Between looks for new contacts once we are in."""
 MAX_ADDRESSES = 64
+"""Of the names that were given."""
+MAX_FIRST = 256
+"""Endpoints to begin with, remembered ones included: of those of last week most may be gone."""
 DEFAULT_PORT = 4690
 
 
@@ -47,7 +50,7 @@ async def first_endpoints(
 ) -> list[Endpoint]:
     """Whom to ask first: the addresses given, then the contacts of earlier runs."""
     named = await resolve(names, families)
-    return list(dict.fromkeys([*named, *remembered]))[:MAX_ADDRESSES]
+    return list(dict.fromkeys([*named, *remembered]))[:MAX_FIRST]
 
 
 class Bootstrapper:

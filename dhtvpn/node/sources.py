@@ -1,6 +1,7 @@
 """Puts a node's sources of records together, as its configuration chooses."""
 
 import logging
+import os
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -10,6 +11,7 @@ from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.kept import KeptState
 from dhtvpn.discovery.lan import LanDirectory
 from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE, epoch_key
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.sources import (
     LAN,
     MAINLINE,
@@ -23,6 +25,7 @@ from dhtvpn.discovery.sources import (
 from dhtvpn.drops import Drops
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.nat.multicast import LocalLink, MulticastPort
+from dhtvpn.nat.own_address import outgoing_addresses
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.system import links
@@ -57,9 +60,9 @@ async def open_sources(
 
 
 def _kademlia(port: UdpPort, drops: Drops, *, subscribe: bool) -> KademliaDirectory:
-    directory = KademliaDirectory(
-        port.send_dht, drops=drops, families=frozenset(port.families), subscribe=subscribe
-    )
+    families = frozenset(port.families)
+    own = OwnIds(families, os.urandom, addresses=outgoing_addresses())
+    directory = KademliaDirectory(port.send_dht, own=own, drops=drops, families=families, subscribe=subscribe)
     port.on_dht(directory.handle_datagram)
     port.on_exhausted(directory.slow_down)
     return directory

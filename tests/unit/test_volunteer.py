@@ -130,7 +130,12 @@ def test_status_metrics_log_and_what_stays_on_disk(tmp_path):
         said = node.stdout.read()
     assert node.returncode == 0
     assert not re.search(r"\d+\.\d+\.\d+\.\d+", said), said
-    assert sorted(path.name for path in folder.iterdir()) == ["contacts.json", "floors", "tokens.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "contacts.json",
+        "floors",
+        "node_ids.json",
+        "tokens.json",
+    ]
     gone = subprocess.run(
         command(tmp_path, "--listen", listen, "--status"),
         capture_output=True,

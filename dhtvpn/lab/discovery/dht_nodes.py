@@ -2,17 +2,21 @@
 
 ``python -m dhtvpn.lab.discovery.dht_nodes`` reads a JSON list of ``[namespace, address]`` from stdin, opens a
 port in each namespace, lets all find each other through the first few, prints ``up``, serves until SIGTERM.
-Each is what ``dhtvpn bootstrap`` runs, DHT and STUN; only the process, and so its memory, is shared.
+Each is what ``dhtvpn bootstrap`` runs, DHT and STUN; only the process, and so its memory, is shared. On
+loopback, where nodes have /24s of their own too, buckets take two of each as elsewhere.
 """
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dhtvpn.discovery.buckets import AddressRules
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DhtVpnError
@@ -44,7 +48,10 @@ class DhtNode:
         drops = Drops()
         opened = await UdpPort.open(port, address, None, drops=drops, tunnel_sockets=False)
         StunService(opened)
-        directory = KademliaDirectory(opened.send_dht, drops=drops, families=frozenset(opened.families))
+        families = frozenset(opened.families)
+        own = OwnIds(families, os.urandom, addresses=[address])
+        rules = AddressRules(local_per_prefix=2)
+        directory = KademliaDirectory(opened.send_dht, own=own, drops=drops, families=families, rules=rules)
         opened.on_dht(directory.handle_datagram)
         return cls(opened, directory)
 

@@ -6,9 +6,11 @@ the envelope only to replay it. Beyond that each plays one part.
 
 import random
 from bisect import bisect_left
+from dataclasses import replace
 from enum import Enum
 
 from dhtvpn.discovery.contact import Contact, distance
+from dhtvpn.discovery.node_ids import bound_id
 from dhtvpn.discovery.wire import (
     CONTACTS_IN_REPLY,
     KIND_REQUEST,
@@ -33,11 +35,14 @@ class Part(Enum):
 
     SILENT = "stays silent"
     COLLUDE = "names only its own kind"
-    INVENT = "names nodes that do not exist, right beside the target"
+    INVENT = "names nodes that do not exist, as close to the target as ids at its kind's addresses can be"
     REPLAY = "names its own kind, and hands out the oldest envelope it has seen"
     FORGE = "names its own kind, and hands out damaged and foreign envelopes"
     FLOOD = "answers tenfold, and sends requests and noise to everybody it hears of"
 
+
+WRONG_ADDRESS = "203.0.113.66"
+"""Where all of them together claim to have seen whoever asks, so that his node id moves."""
 
 FLOOD_DATAGRAMS = 10
 FLOOD_TARGETS = 32
@@ -53,6 +58,9 @@ class Conspiracy:
         """Envelopes by dht_key, the oldest first."""
         self._members = sorted((node.contact for node in nodes), key=lambda contact: contact.node_id)
         self._ids = [contact.node_id for contact in self._members]
+        hosts = [contact.endpoint.host for contact in self._members]
+        self._places = sorted((_lowest_id(host, number), host) for host in hosts for number in range(8))
+        """The lowest id of each place that our addresses have."""
         self._nodes = nodes
         self._honest: list[tuple[Node, Handler | None]] = []
 
@@ -76,13 +84,15 @@ class Conspiracy:
         return tuple(sorted(around, key=lambda c: distance(c.node_id, target))[:CONTACTS_IN_REPLY])
 
     def invented(self, target: bytes) -> tuple[Contact, ...]:
-        """Ids that nobody has, at addresses of our kind."""
+        """Ids that nobody has, at addresses of our kind: of the places that those have (BEP 42) the closest,
+        and there the closest that is left to choose."""
+        middle = bisect_left(self._places, (target, ""))
+        around = self._places[max(0, middle - 16) : middle + 16]
+        ids = [(_towards(target, place), host) for place, host in around]
+        ids.sort(key=lambda claimed: distance(claimed[0], target))
         return tuple(
-            Contact(
-                target[:18] + self.rng.randbytes(2),
-                Endpoint(self.rng.choice(self._members).endpoint.host, self.rng.randrange(1024, 65536)),
-            )
-            for _ in range(CONTACTS_IN_REPLY)
+            Contact(node_id, Endpoint(host, self.rng.randrange(1024, 65536)))
+            for node_id, host in ids[:CONTACTS_IN_REPLY]
         )
 
     def remember(self, dht_key: bytes, envelope: bytes) -> None:
@@ -151,7 +161,8 @@ class HostileNode:
                 self._node.line.send(bytes([kind]) + rng.randbytes(rng.randrange(1200)), target)
 
     def _answer(self, message_id: bytes, request: Request, source: Endpoint, reply: Reply) -> None:
-        self._node.line.send(encode_reply(message_id, request.rpc, reply), source)
+        lie = replace(reply, seen=source._replace(host=WRONG_ADDRESS))
+        self._node.line.send(encode_reply(message_id, request.rpc, lie), source)
 
     @property
     def _id(self) -> bytes:
@@ -163,6 +174,17 @@ class HostileNode:
 
     def _wrong_time(self) -> int:
         return int(clock.unix_time()) + 86_400
+
+
+def _lowest_id(host: str, number: int) -> bytes:
+    """Of place ``number`` of the eight that ``host`` has."""
+    return bound_id(host, lambda octets: bytes(octets - 1) + bytes([number]))
+
+
+def _towards(target: bytes, place: bytes) -> bytes:
+    """The id in this place that shares the most with ``target`` behind the bits that are bound."""
+    middle = place[2] & 0xF8 | target[2] & 0x07
+    return place[:2] + bytes([middle]) + target[3:19] + bytes([target[19] & 0xF8 | place[19]])
 
 
 def _damaged(envelope: bytes, rng: random.Random) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dhtvpn.discovery.contact import IPV4, Contact
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab.simulation import clock
@@ -33,13 +34,14 @@ class Node:
 def make_node(
     internet: Internet, endpoint: Endpoint, site: int, rng: random.Random, *, behind_nat: bool = False
 ) -> Node:
-    """A node at ``endpoint``. One behind a NAT is read-only, as a member is until STUN says otherwise."""
+    """A node at ``endpoint``, which it knows, unless it is behind a NAT: then it is read-only, as a member is
+    until STUN says otherwise, and has to learn its address from others."""
     nat = SiteNat(endpoint.host, rng.uniform(MIN_EXPIRY_S, MAX_EXPIRY_S)) if behind_nat else None
     line = internet.connect(endpoint, site, nat)
     drops = Drops()
     directory = KademliaDirectory(
         line.send,
-        node_id=rng.randbytes(20),
+        own=OwnIds({IPV4}, rng.randbytes, addresses=[] if behind_nat else [endpoint.host]),
         drops=drops,
         families=frozenset({IPV4}),
         read_only=behind_nat,

@@ -10,7 +10,6 @@ from discovery_simulation import Network, fake_envelope, run
 from hypothesis import HealthCheck, given, settings, target
 from hypothesis import strategies as st
 
-from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.limits import BURST
 from dhtvpn.discovery.wire import (
     AMPLIFICATION,
@@ -70,8 +69,7 @@ def at_wire(data, endpoint):
 def fill(net, node, state):
     now = asyncio.get_running_loop().time()
     for number, family in state["contacts"]:
-        node_id = number.to_bytes(2, "big") * 10
-        node._table.heard(Contact(node_id, net.endpoint(number, family)), now, 0.01)
+        node._table.heard(net.contact(number, family), now, 0.01)
     for key, writer, size in state["stored"]:
         node._storage.put(key, fake_envelope(key, writer, 1, size=size), None, net.unix_time())
     for key in state["watched"]:

@@ -1,4 +1,7 @@
-"""A simulated network in virtual time: links with latency and loss, NATs, fake envelopes."""
+"""A simulated network in virtual time: links with latency and loss, NATs, fake envelopes.
+
+Every node has a /24 (a /64) of its own and knows its address, so that ids fit as on the internet.
+"""
 
 import asyncio
 import hashlib
@@ -9,7 +12,10 @@ from typing import Any
 
 from virtual_time import run
 
+from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.node_ids import bound_id
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
@@ -93,8 +99,13 @@ class Network:
 
     def endpoint(self, number: int, family: int = 4) -> Endpoint:
         if family == 6:
-            return Endpoint(f"2001:db8:{number:x}::1", 4690)
-        return Endpoint(f"198.18.{number // 250}.{number % 250 + 1}", 4690)
+            return Endpoint(f"2001:db8:{number + 1:x}::1", 4690)
+        return Endpoint(f"198.{18 + (number >> 8)}.{number & 255}.1", 4690)
+
+    def contact(self, number: int, family: int = 4) -> Contact:
+        """Somebody at that endpoint, with an id that fits; always the same."""
+        endpoint = self.endpoint(number, family)
+        return Contact(bound_id(endpoint.host, random.Random(number).randbytes), endpoint)
 
     def unix_time(self) -> float:
         return UNIX_START + asyncio.get_running_loop().time() - 1000.0
@@ -105,9 +116,10 @@ class Network:
         *,
         behind_nat: bool = False,
         families: frozenset[int] = frozenset({4}),
+        endpoints: dict[int, Endpoint] | None = None,
         **options: Any,
     ) -> KademliaDirectory:
-        endpoints = {family: self.endpoint(number, family) for family in families}
+        endpoints = endpoints or {family: self.endpoint(number, family) for family in families}
         rng = random.Random(1000 + number)
 
         def send(data: bytes, destination: Endpoint) -> None:
@@ -115,7 +127,8 @@ class Network:
             if family in endpoints:
                 self.carry(data, endpoints[family], destination)
 
-        options.setdefault("node_id", rng.randbytes(20))
+        hosts = [endpoint.host for endpoint in endpoints.values()]
+        options.setdefault("own", OwnIds(families, rng.randbytes, addresses=hosts))
         directory = KademliaDirectory(
             send,
             inspect=options.pop("inspect", fake_inspect),

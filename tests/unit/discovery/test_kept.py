@@ -1,10 +1,14 @@
 """A node that was restarted takes the tokens of before, and rolls no slot back."""
 
 import asyncio
+import json
 
+import pytest
 from discovery_simulation import UNIX_START, Network, fake_envelope, run
 
-from dhtvpn.discovery.kept import FLOORS, TOKENS, KeptState
+from dhtvpn.discovery.kept import FLOORS, IDS, TOKENS, KeptState
+from dhtvpn.discovery.node_ids import fits
+from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.storage import Outcome
 from dhtvpn.endpoint import Endpoint
 
@@ -40,6 +44,7 @@ def test_tokens_and_floors_survive_a_restart(tmp_path):
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
         TOKENS: 0o600,
         FLOORS: 0o600,
+        IDS: 0o600,
     }
 
 
@@ -85,3 +90,49 @@ def test_what_cannot_be_read_or_written_costs_a_warning(tmp_path, caplog):
     assert "without floors" in caplog.text
     assert "new write tokens" in caplog.text
     assert "cannot write" in caplog.text
+
+
+def test_the_ids_survive_a_restart(tmp_path):
+    async def scenario():
+        net = Network()
+        node = net.node(0)
+        async with kept(net, tmp_path).keeping(node):
+            pass
+        again = net.node(0, own=OwnIds({4}, net.random.randbytes))
+        async with kept(net, tmp_path).keeping(again):
+            assert again.own.state() == node.own.state()
+        elsewhere = net.node(1)
+        async with kept(net, tmp_path).keeping(elsewhere):
+            assert fits(elsewhere.node_id, net.endpoint(1).host), "what the machine knows itself is right"
+        await net.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"rubbish",
+        b"[]",
+        b"{}",
+        b'{"version": 2, "ids": {}}',
+        b'{"version": 1, "ids": []}',
+        b'{"version": 1, "ids": {"4": {"id": "00", "address": null}}}',
+    ],
+)
+def test_damaged_ids_cost_a_warning_and_are_kept_aside(tmp_path, caplog, content):
+    (tmp_path / IDS).write_bytes(content)
+
+    async def scenario():
+        net = Network()
+        node = net.node(0)
+        before = node.node_id
+        async with kept(net, tmp_path).keeping(node):
+            assert node.node_id == before
+        await net.close()
+
+    run(scenario())
+    assert "starting with a new node id" in caplog.text
+    copies = [path for path in tmp_path.iterdir() if path.name.startswith(IDS) and path.name != IDS]
+    assert [path.read_bytes() for path in copies] == [content]
+    assert json.loads((tmp_path / IDS).read_bytes())["version"] == 1

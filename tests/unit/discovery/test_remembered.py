@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from dhtvpn.discovery.remembered import (
+    FORGET_AFTER_S,
     MAX_CONTACTS,
     MAX_PEERS,
     RememberedContacts,
@@ -33,7 +34,7 @@ def test_contacts_round_trip(tmp_path):
     contacts = RememberedContacts(tmp_path / "contacts.json")
     assert contacts.load() == []
     contacts.save([SIX, FOUR])
-    assert contacts.load() == [SIX, FOUR]
+    assert contacts.load() == [FOUR, SIX]
     assert stat.S_IMODE((tmp_path / "contacts.json").stat().st_mode) == 0o600
 
 
@@ -42,7 +43,8 @@ def test_contacts_are_capped_and_normalised(tmp_path):
     contacts = RememberedContacts(path)
     contacts.save(Endpoint("198.18.0.1", port + 1) for port in range(MAX_CONTACTS + 50))
     assert len(contacts.load()) == MAX_CONTACTS
-    path.write_text(json.dumps({"version": 1, "contacts": [["2001:DB8:0::1", 1], ["::ffff:198.18.0.1", 2]]}))
+    entries = [["2001:DB8:0::1", 1, 0, 0], ["::ffff:198.18.0.1", 2, 0, 0]]
+    path.write_text(json.dumps({"version": 1, "contacts": entries}))
     assert contacts.load() == [Endpoint("2001:db8::1", 1), Endpoint("198.18.0.1", 2)]
 
 
@@ -121,3 +123,50 @@ def test_an_unreadable_file_is_a_warning_and_an_unwritable_place_is_said(tmp_pat
     assert len(caplog.records) == 1
     with pytest.raises(SystemRefusedError):
         RememberedContacts(tmp_path / "absent" / "contacts.json").save([FOUR])
+
+
+def at(number, family=4):
+    return Endpoint(f"198.18.{number}.1" if family == 4 else f"2001:db8:{number:x}::1", 4690)
+
+
+def test_contacts_that_have_been_there_longest_come_first(tmp_path):
+    now = [1e9]
+    path = tmp_path / "contacts.json"
+    contacts = RememberedContacts(path, lambda: now[0])
+    contacts.save([at(1), at(2)])
+    now[0] += 86_400
+    contacts.save([at(3), at(2)])
+    now[0] += 86_400
+    after_a_restart = RememberedContacts(path, lambda: now[0])
+    after_a_restart.save([at(4), at(3), at(2)])
+    assert contacts.load() == [at(2), at(3), at(4), at(1)], "who is not good any more comes last"
+
+
+def test_both_families_are_remembered_however_many_there_are_of_one(tmp_path):
+    contacts = RememberedContacts(tmp_path / "contacts.json", lambda: 1e9)
+    contacts.save([*(at(n)._replace(port=n + 1) for n in range(MAX_CONTACTS)), at(1, 6), at(2, 6)])
+    loaded = contacts.load()
+    assert len(loaded) == MAX_CONTACTS
+    assert sum(endpoint.is_ipv6 for endpoint in loaded[:4]) == 2
+
+
+def test_contacts_of_long_ago_are_forgotten(tmp_path):
+    now = [1e9]
+    contacts = RememberedContacts(tmp_path / "contacts.json", lambda: now[0])
+    contacts.save([at(1)])
+    now[0] += FORGET_AFTER_S - 1
+    contacts.save([at(2)])
+    assert contacts.load() == [at(2), at(1)]
+    now[0] += 1
+    contacts.save([at(2)])
+    assert contacts.load() == [at(2)]
+
+
+def test_a_damaged_contact_file_is_kept_aside_and_replaced(tmp_path, caplog):
+    path = tmp_path / "contacts.json"
+    path.write_text('{"version": 1, "contacts": [["198.18.1.1", 4690, "yesterday", 0]]}')
+    contacts = RememberedContacts(path, lambda: 1e9)
+    contacts.save([at(1)])
+    assert contacts.load() == [at(1)]
+    assert "is damaged" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 2

@@ -3,7 +3,6 @@
 import pytest
 from discovery_simulation import Network, fake_envelope, run
 
-from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.limits import BURST
 from dhtvpn.discovery.wire import (
     AMPLIFICATION,
@@ -36,9 +35,8 @@ class Bench:
         self.sent = []
         self.node._port_send = lambda data, to: self.sent.append((data, to))
         for number in range(1, 60):
-            node_id = number.to_bytes(2, "big") * 10
             for family in (4, 6):
-                self.node._table.heard(Contact(node_id, self.net.endpoint(number, family)), 0.0, 0.01)
+                self.node._table.heard(self.net.contact(number, family), 0.0, 0.01)
         for writer in range(20):
             self.node._storage.put(KEY, fake_envelope(KEY, writer, 1, size=200), None, self.net.unix_time())
 

@@ -3,6 +3,7 @@
 import asyncio
 import inspect as python_inspect
 import pkgutil
+import socket
 from contextlib import aclosing
 from importlib import import_module
 
@@ -10,8 +11,25 @@ from discovery_simulation import Network, fake_envelope, run, writer_of
 from test_kademlia import collect, hostile
 
 import dhtvpn.discovery
-from dhtvpn.discovery.wire import Rpc
+from dhtvpn.discovery.contact import Contact
+from dhtvpn.discovery.kademlia import KademliaDirectory
+from dhtvpn.discovery.node_ids import bound_id
+from dhtvpn.discovery.own_ids import OwnIds
+from dhtvpn.discovery.wire import (
+    Flags,
+    Reply,
+    Request,
+    Rpc,
+    decode_request,
+    encode_reply,
+    encode_request,
+    frame,
+    split,
+)
 from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.nat.demux import DHT_PREFIX, Kind, classify
+from dhtvpn.nat.port import UdpPort
 
 KEY = bytes(range(20))
 
@@ -103,7 +121,7 @@ def test_a_stale_holder_rolls_a_newer_value_back():
         for node in nodes:
             assert await collect(node, KEY) == [new]
 
-    in_network(10, scenario)
+    in_network(8, scenario)  # so that all eight hold it
 
 
 def test_dead_nodes_cost_five_seconds_each():
@@ -214,3 +232,105 @@ def test_mapped_addresses_are_contacts_of_a_v6_socket():
         assert node.contacts() == []
 
     in_network(2, scenario)
+
+
+def test_a_reply_may_come_from_anywhere():
+    """A stranger that guesses nothing but sees the message id answers first, from an address of its own."""
+
+    async def scenario(net, nodes):
+        stranger = net.endpoint(90)
+        honest = net.handlers[net.endpoint(0)]
+
+        def overtaken(data, source):
+            if data[:1] == b"\0":
+                _, message_id, _ = split(data)
+                lie = Reply(bound_id(stranger.host, net.random.randbytes), b"", unix_time=1)
+                nodes[1].handle_datagram(encode_reply(message_id, Rpc.PING, lie), stranger)
+            honest(data, source)
+
+        net.handlers[net.endpoint(0)] = overtaken
+        (offset,) = await nodes[1].ask_time([net.endpoint(0)])
+        assert abs(offset) < 2
+        assert not nodes[1]._table.knows(stranger)
+        assert nodes[1]._drops.as_dict()["dht.reply_source"] == 1
+
+    in_network(3, scenario)
+
+
+def test_a_node_id_is_whatever_its_owner_says():
+    """Right beside the key, and not at the address that this id would need: not stored at, not in a table."""
+
+    async def scenario(net, nodes):
+        own = OwnIds({4}, net.random.randbytes, ids={4: KEY})
+        own.seen_as = lambda *_: None
+        chosen = net.node(90, own=own)
+        await chosen.start([net.endpoint(number) for number in range(12)])
+        assert await nodes[1].publish(KEY, fake_envelope(KEY, 1, 1)) == 8
+        assert chosen.stored == 0
+        assert not any(node._table.knows(net.endpoint(90)) for node in nodes)
+
+    in_network(12, scenario)
+
+
+def test_any_address_in_a_reply_is_followed():
+    """A hostile node sends us to our own machine, our own network, and addresses that nobody can have."""
+
+    async def scenario(net, nodes):
+        bad = net.endpoint(90)
+        hosts = ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"]
+        told = tuple(Contact(KEY[:19] + bytes([n]), Endpoint(host, 53)) for n, host in enumerate(hosts))
+
+        def answer(data, source):
+            kind, message_id, body = split(data)
+            if kind == 0:
+                rpc = decode_request(body).rpc
+                reply = Reply(bound_id(bad.host, bytes), bytes(8), told, seen=source)
+                net.carry(encode_reply(message_id, rpc, reply), bad, source)
+
+        net.handlers[bad] = answer
+        await nodes[1].bootstrap([bad])
+        await collect(nodes[1], KEY)
+        assert nodes[1]._table.knows(bad)
+        assert not {to.host for _, to, _ in net.log} & set(hosts)
+
+    in_network(4, scenario)
+
+
+def test_find_node_is_answered_at_ten_times_its_length():
+    """The shortest request that asks for the most, from an address that is not proven."""
+
+    async def scenario(net, nodes):
+        victim = Endpoint("203.0.113.5", 53)
+        flags = Flags.WANT_IPV4 | Flags.WANT_IPV6 | Flags.READ_ONLY
+        whole = encode_request(bytes(20), Request(Rpc.FIND_NODE, b"Q" * 20, b"", flags, KEY))
+        short = frame(0, bytes(20), ["find_node", [b"Q" * 20, b"", int(flags), KEY, b""]])
+        assert len(short) < 100 < len(whole)
+        for request in (short, whole):
+            net.log.clear()
+            nodes[0].handle_datagram(request, victim)
+            await asyncio.sleep(10)
+            sent = [data for _, to, data in net.log if to == victim]
+            assert sum(map(len, sent)) <= 3 * len(request)
+
+    in_network(20, scenario)
+
+
+async def test_datagrams_begin_like_those_of_others_on_the_port():
+    """Kind 0 and 1 are first octets of STUN and WireGuard too: DHT datagrams have the prefix in front."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.setblocking(False)
+    receiver.bind(("127.0.0.1", 0))
+    port = await UdpPort.open(None, "127.0.0.1", None, drops=Drops(), tunnel_sockets=False)
+    directory = KademliaDirectory(port.send_dht, families=frozenset({4}))
+    try:
+        asking = asyncio.ensure_future(directory.bootstrap([Endpoint(*receiver.getsockname())]))
+        data = await asyncio.get_running_loop().sock_recv(receiver, 2000)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    finally:
+        await directory.close()
+        port.close()
+        receiver.close()
+    assert data[0] == DHT_PREFIX
+    assert classify(data) is Kind.DHT
+    assert {classify(bytes([kind]) + data[2:]) for kind in (0, 1)} & {Kind.DHT} == set()

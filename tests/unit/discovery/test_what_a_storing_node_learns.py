@@ -202,7 +202,7 @@ def test_no_secret_of_a_member_or_its_network_is_in_what_it_has_or_receives(lear
     assert [len(envelopes) for envelopes in held] == [2, 2]
     assert len(memory) > 30
     assert len(received) > 20
-    assert len(written) == 2
+    assert len(written) == 3
     for member in members:
         for what, secret in [*member.secrets(), *network_secrets(member.network_id)]:
             assert len(secret) >= 4

@@ -7,6 +7,7 @@ import pytest
 
 from dhtvpn.discovery import msgpack
 from dhtvpn.discovery.contact import Contact, may_be_told
+from dhtvpn.discovery.node_ids import bound_id
 from dhtvpn.discovery.wire import (
     CONTACTS_IN_REPLY,
     HEADER_LENGTH,
@@ -64,6 +65,7 @@ def reply_of(fields):
         Status(fields.get("status", 0)),
         fields.get("lease_s", 0),
         fields.get("unix_time", 0),
+        Endpoint(*fields["seen"]) if "seen" in fields else None,
     )
 
 
@@ -130,7 +132,8 @@ def test_largest_messages_fit_one_datagram():
     )
     contacts = [Contact(bytes([n]) * 20, Endpoint("198.18.0.9", 1)) for n in range(CONTACTS_IN_REPLY)]
     contacts += [Contact(bytes([n]) * 20, Endpoint("2001:db8::9", 1)) for n in range(CONTACTS_IN_REPLY)]
-    assert len(encode_reply(bytes(20), Rpc.FIND, Reply(ID, TOKEN, tuple(contacts), 32, 99))) <= MAX_DATAGRAM
+    reply = Reply(ID, TOKEN, tuple(contacts), 32, 99, seen=Endpoint("2001:db8::9", 1))
+    assert len(encode_reply(bytes(20), Rpc.FIND, reply)) <= MAX_DATAGRAM
     assert len(encode_value(bytes(20), bytes(900))) <= MAX_DATAGRAM
 
 
@@ -140,18 +143,19 @@ def test_have_round_trip():
 
 
 def test_duplicate_and_useless_contacts_are_left_out_of_a_reply():
-    good = Contact(b"G" * 20, Endpoint("198.18.0.7", 7))
+    good = Contact(bound_id("198.18.0.7", lambda n: b"G" * n), Endpoint("198.18.0.7", 7))
     packed = [
         good.pack(),
-        b"G" * 20 + Endpoint("198.18.0.8", 8).pack(),
+        good.node_id + Endpoint("198.18.0.7", 8).pack(),
+        b"G" * 20 + Endpoint("198.18.0.9", 9).pack(),
         *(
             b"%c" % (65 + n) * 20 + Endpoint(host, 9).pack()
-            for n, host in enumerate(["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.1.1"])
+            for n, host in enumerate(["127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.1.1"])
         ),
         b"Z" * 20 + bytes([198, 18, 0, 9, 0, 0]),
     ]
     mapped = b"M" * 20 + bytes(10) + b"\xff\xff" + bytes([198, 18, 0, 9, 0, 9])
-    body = frame(KIND_REPLY, bytes(20), [ID, TOKEN, b"".join(packed), mapped])[HEADER_LENGTH:]
+    body = frame(KIND_REPLY, bytes(20), [ID, TOKEN, b"", b"".join(packed), mapped])[HEADER_LENGTH:]
     assert decode_reply(Rpc.FIND_NODE, body, SOURCE).contacts == (good,)
 
 
@@ -160,7 +164,11 @@ def test_duplicate_and_useless_contacts_are_left_out_of_a_reply():
     [
         ("127.0.0.1", "127.0.0.1", True),
         ("198.18.0.1", "127.0.0.1", False),
-        ("198.18.0.1", "10.0.0.1", True),
+        ("198.18.0.1", "10.0.0.1", False),
+        ("10.0.0.2", "192.168.0.1", True),
+        ("10.0.0.2", "198.18.0.1", True),
+        ("198.18.0.1", "fd00::1", False),
+        ("fd00::2", "fd00::1", True),
         ("fe80::1", "fe80::2", True),
         ("2001:db8::1", "fe80::2", False),
         ("2001:db8::1", "::1", False),
