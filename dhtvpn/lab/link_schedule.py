@@ -31,13 +31,25 @@ class Conditions:
         if not (0 <= self.loss <= 1 and 0 <= self.reordering <= 1):
             raise UsageError("loss and reordering are shares between 0 and 1")
 
+_ARP = b"\x08\x06"
+
+
+def _is_upkeep(frame: bytes) -> bool:
+    """Whether an Ethernet frame goes to a group address (IEEE 802.3 section 3.2.3) or is ARP's."""
+    return bool(frame[:1] and frame[0] & 1) or frame[12:14] == _ARP
+
 
 class OneWay:
-    """The frames under way in one direction. The same seed and arrivals give the same departures."""
+    """The frames under way in one direction. The same seed and arrivals give the same departures.
+
+    What a kernel sends on its own, at moments of its own (to a group of machines, and ARP), has chances of its
+    own: it does not change what happens to the others.
+    """
 
     def __init__(self, conditions: Conditions, seed: int) -> None:
         self._conditions = conditions
-        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._chance = random.Random(f"{seed}")  # noqa: S311 - repeatable, not secret
+        self._chance_of_upkeep = random.Random(f"{seed} upkeep")  # noqa: S311
         self._in_order: deque[tuple[float, bytes]] = deque()
         self._overtaking: deque[tuple[float, bytes]] = deque()
         self._last_due = 0.0
@@ -45,7 +57,8 @@ class OneWay:
 
     def offer(self, frame: bytes, now: float) -> None:
         """A frame arrives at the link. It is lost, or waits; when too many wait it is dropped."""
-        conditions, chance = self._conditions, self._chance.random
+        conditions = self._conditions
+        chance = (self._chance_of_upkeep if _is_upkeep(frame) else self._chance).random
         if chance() < conditions.loss:
             self.lost += 1
         elif len(self._in_order) + len(self._overtaking) >= QUEUE_MAX:
