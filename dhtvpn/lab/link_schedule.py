@@ -31,6 +31,7 @@ class Conditions:
         if not (0 <= self.loss <= 1 and 0 <= self.reordering <= 1):
             raise UsageError("loss and reordering are shares between 0 and 1")
 
+
 _ARP = b"\x08\x06"
 
 
@@ -42,8 +43,8 @@ def _is_upkeep(frame: bytes) -> bool:
 class OneWay:
     """The frames under way in one direction. The same seed and arrivals give the same departures.
 
-    What a kernel sends on its own, at moments of its own (to a group of machines, and ARP), has chances of its
-    own: it does not change what happens to the others.
+    What a kernel sends on its own, at moments of its own (to a group of machines, and ARP), has its own
+    chances: it does not change what happens to the others.
     """
 
     def __init__(self, conditions: Conditions, seed: int) -> None:
