@@ -32,18 +32,26 @@ class Conditions:
             raise UsageError("loss and reordering are shares between 0 and 1")
 
 
-_ARP = b"\x08\x06"
+_ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
+_ICMPV6 = 58
+_NEIGHBOUR_DISCOVERY = range(133, 138)
+"""Types of ICMPv6 messages (RFC 4861 section 4)."""
 
 
 def _is_upkeep(frame: bytes) -> bool:
-    """Whether an Ethernet frame goes to a group address (IEEE 802.3 section 3.2.3) or is ARP's."""
-    return bool(frame[:1] and frame[0] & 1) or frame[12:14] == _ARP
+    """Whether an Ethernet frame goes to a group address (IEEE 802.3 section 3.2.3), or is of ARP or of
+    IPv6's neighbour discovery."""
+    if frame[:1] and frame[0] & 1:
+        return True
+    if frame[12:14] == _IPV6 and len(frame) > 54:
+        return frame[20] == _ICMPV6 and frame[54] in _NEIGHBOUR_DISCOVERY
+    return frame[12:14] == _ARP
 
 
 class OneWay:
     """The frames under way in one direction. The same seed and arrivals give the same departures.
 
-    What a kernel sends on its own, at moments of its own (to a group of machines, and ARP), has its own
+    What a kernel sends on its own, at moments of its own (to groups, ARP, neighbour discovery), has its own
     chances: it does not change what happens to the others.
     """
 

@@ -10,6 +10,8 @@ from dhtvpn.lab import link_schedule
 from dhtvpn.lab.link_schedule import Conditions, OneWay
 
 QUIET = Conditions(delay_s=0.004, jitter_s=0.0, loss=0.0, reordering=0.0)
+NEIGHBOUR = bytes(12) + b"\x86\xdd" + bytes(6) + b"\x3a" + bytes(33) + b"\x88" + bytes(23)
+"""An advertisement to one machine."""
 
 
 def numbered(count: int) -> list[bytes]:
@@ -118,8 +120,8 @@ def test_impossible_conditions_are_refused(wrong: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(
     "upkeep",
-    [b"\xff" * 6 + bytes(6) + b"\x08\x00", b"\x33\x33" + bytes(12), bytes(12) + b"\x08\x06"],
-    ids=["broadcast", "group", "ARP"],
+    [b"\xff" * 6 + bytes(6) + b"\x08\x00", b"\x33\x33" + bytes(12), bytes(12) + b"\x08\x06", NEIGHBOUR],
+    ids=["broadcast", "group", "ARP", "neighbour discovery"],
 )
 def test_what_a_kernel_sends_on_its_own_changes_nothing_for_others(upkeep: bytes) -> None:
     conditions = Conditions(delay_s=0.004, jitter_s=0.004, loss=0.2, reordering=0.05)
