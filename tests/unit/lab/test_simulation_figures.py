@@ -3,8 +3,10 @@
 import json
 import math
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -15,6 +17,7 @@ from dhtvpn.lab.simulation.figures import Figures, LookupFigures, RestFigures, W
 from dhtvpn.lab.simulation.limits import verdicts
 from dhtvpn.lab.simulation.plan import Plan
 
+ROOT = Path(__file__).parents[3]
 SECONDS = {"p50": 0.3, "p95": 0.6, "p99": 0.9}
 SOUND = LookupFigures(
     nodes=100,
@@ -145,10 +148,28 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
 
 
 def test_plots_are_drawn_in_both_formats(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    names = {path.name for path in plots.draw(figures(), tmp_path / "new")}
-    assert names == {
+    drawn = plots.draw(figures(), tmp_path / "new")
+    assert sorted(drawn) == sorted((tmp_path / "new").iterdir())
+    assert {path.name for path in drawn} == {
         f"{name}.{form}"
         for name in ("lookups-by-size", "lookups-dead", "lookups-hostile", "rest")
         for form in ("png", "svg")
     }
+    for path in drawn:
+        if path.suffix == ".png":
+            content = path.read_bytes()
+            assert content.startswith(b"\x89PNG\r\n\x1a\n"), path
+            assert int.from_bytes(content[16:20], "big") > 1000, "pixels of width, in the IHDR chunk"
+        else:
+            root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
+            assert root.tag == "{http://www.w3.org/2000/svg}svg"
+            assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10, "curves, not an empty page"
+
+
+def test_setup_installs_what_plots_need() -> None:
+    """scripts/setup installs the groups ``check`` and ``test``; the extra is for installations with pip."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = project["project"]["optional-dependencies"]["plot"]
+    assert [text for text in needed if text.startswith("matplotlib")]
+    assert set(needed) <= set(project["dependency-groups"]["test"])
+    assert "--group test" in (ROOT / "scripts" / "setup").read_text()
