@@ -77,6 +77,14 @@ def test_the_requirements_are_all_that_a_bootstrap_node_imports():
     assert unused == set(), "installed for nothing"
 
 
+def test_the_compiled_packages_are_those_that_the_page_names():
+    installed = with_what_they_require(listed())
+    compiled = {
+        name for name in installed if any(file.suffix == ".so" for file in metadata.files(name) or ())
+    }
+    assert compiled == {"pynacl", "cffi", "cbor2"}
+
+
 def test_every_way_to_run_it_starts_the_same_command():
     unit, image = (FOLDER / "dhtvpn-bootstrap.service").read_text(), (FOLDER / "Dockerfile").read_text()
     assert "ExecStart=/opt/dhtvpn/bin/dhtvpn bootstrap --listen 0.0.0.0:4690 --listen [::]:4690\n" in unit
