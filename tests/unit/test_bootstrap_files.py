@@ -1,6 +1,7 @@
 """bootstrap/: what a volunteer installs agrees with the package."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from dhtvpn.cli.bootstrap import DEFAULT_MEMORY_MB
+from dhtvpn.volunteer import PROGRAM_OCTETS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bootstrap"
@@ -83,6 +87,30 @@ def test_the_compiled_packages_are_those_that_the_page_names():
         name for name in installed if any(file.suffix == ".so" for file in metadata.files(name) or ())
     }
     assert compiled == {"pynacl", "cffi", "cbor2"}
+
+
+def test_the_image_is_built_from_what_it_copies_and_nothing_else():
+    """Without .dockerignore the whole of .git and .venv would be sent to the builder."""
+    image = (FOLDER / "Dockerfile").read_text()
+    copied = [line.split()[1:-1] for line in image.splitlines() if line.startswith("COPY ")]
+    sources = {name.removeprefix("./") for names in copied for name in names if names[0][:2] != "--"}
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
+    assert all((ROOT / name).exists() for name in sources)
+
+
+def test_the_limits_of_its_surroundings_leave_room_for_its_own():
+    """The kernel's limit that the node sets itself comes first, and the page says what to raise."""
+    unit, compose = (FOLDER / "dhtvpn-bootstrap.service").read_text(), (FOLDER / "compose.yaml").read_text()
+    limits = [re.search(r"^MemoryMax=(\d+)M$", unit, re.M), re.search(r":-(\d+)m\}$", compose, re.M)]
+    own = DEFAULT_MEMORY_MB * 1_000_000 + PROGRAM_OCTETS
+    for limit in limits:
+        assert limit is not None
+        assert int(limit[1]) == DEFAULT_MEMORY_MB + 320
+        assert int(limit[1]) << 20 > own
+    assert "`--memory 1000` also set `MemoryMax=1320M`" in (FOLDER / "README.md").read_text()
 
 
 def test_every_way_to_run_it_starts_the_same_command():
