@@ -1,4 +1,4 @@
-"""The volunteer's node: DHT and STUN on one UDP port, nothing else.
+"""The volunteer's node: DHT and STUN on one UDP port, and a relay where the volunteer wants one.
 
 It needs no root and no TUN device. What it stores is sealed: it cannot read a record, nor tell which
 network it belongs to or that two epochs belong together (docs/threat-model.md).
@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -31,12 +32,15 @@ from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.kept import KeptState
 from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.remembered import RememberedContacts
+from dhtvpn.discovery.tokens import TokenIssuer
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError, UsageError
 from dhtvpn.nat.own_address import outgoing_addresses
 from dhtvpn.nat.plain_stun import PlainStunService
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.relay_service import RelayService
+from dhtvpn.nat.relay_table import RelayTable
 from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.volunteer_figures import Figures
 
@@ -53,11 +57,19 @@ for threads that look names up, and fragmentation. A safety net (RLIMIT_DATA), n
 
 
 @dataclass(frozen=True)
+class RelayLimits:
+    """Octets a second that a volunteer relays: in all, and of one address."""
+
+    rate: float
+    source_rate: float
+
+
+@dataclass(frozen=True)
 class VolunteerConfig:
     """``listen`` holds at most one numeric address per family, all with one port. ``bootstrap`` names other
     nodes (``HOST:PORT``) so that the volunteers' nodes form one DHT; without any, this is the first.
     ``state_dir``: None keeps nothing and has no status. ``memory_octets``: for its caches. ``metrics``: a
-    loopback address and a TCP port."""
+    loopback address and a TCP port. ``relay``: None relays nothing."""
 
     listen: Sequence[tuple[str, int]]
     bootstrap: Sequence[str]
@@ -65,6 +77,7 @@ class VolunteerConfig:
     memory_octets: int
     answers_per_s: float
     metrics: tuple[str, int] | None = None
+    relay: RelayLimits | None = None
 
 
 async def run_bootstrap(
@@ -75,7 +88,13 @@ async def run_bootstrap(
     drops = Drops()
     async with contextlib.AsyncExitStack() as stack:
         port = await UdpPort.open(
-            number, host_v4, host_v6, drops=drops, tunnel_sockets=False, reading=False, share=READ_SHARE
+            number,
+            host_v4,
+            host_v6,
+            drops=drops,
+            tunnel_sockets=config.relay is not None,
+            reading=False,
+            share=READ_SHARE,
         )
         stack.callback(port.close)
         caps = Caps.for_memory(config.memory_octets, config.answers_per_s)
@@ -91,12 +110,14 @@ async def run_bootstrap(
         directory = KademliaDirectory(figures.send, own=own, drops=drops, families=families, caps=caps)
         port.on_dht(figures.counting(directory.handle_datagram))
         port.on_exhausted(directory.slow_down)
-        port.filter_in_kernel(None)
+        port.filter_in_kernel(None, relaying=config.relay is not None)
         figures.listen = [str(Endpoint(host, number)) for host in (host_v4, host_v6) if host is not None]
         figures.directory, figures.stun = directory, stun
         if config.state_dir is not None:
             await stack.enter_async_context(KeptState(config.state_dir).keeping(directory))
         await _serve_figures(figures, listeners, stack)
+        if config.relay is not None:
+            figures.relay = _relay(port, config.relay, drops, stack)
         port.start_reading()
         await directory.start()
         report("start", f"bootstrap node on {', '.join(figures.listen)} (UDP)")
@@ -115,6 +136,17 @@ def _own_addresses(listen: Sequence[tuple[str, int]]) -> list[str]:
     anywhere = {host.version for host in hosts if host.is_unspecified}
     given = [host for host in hosts if not host.is_unspecified]
     return [str(host) for host in [*given, *(host for host in outgoing if host.version in anywhere)]]
+
+
+def _relay(port: UdpPort, limits: RelayLimits, drops: Drops, stack: contextlib.AsyncExitStack) -> RelayTable:
+    """Relay for members of any network."""
+    now = time.monotonic()
+    tokens = TokenIssuer(os.urandom, now)
+    table = RelayTable(tokens, rate=limits.rate, source_rate=limits.source_rate, drops=drops, now=now)
+    service = RelayService(port, table, drops)
+    stack.callback(service.close)
+    service.start()
+    return table
 
 
 def _contacts(state_dir: Path | None) -> RememberedContacts | None:

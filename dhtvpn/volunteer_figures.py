@@ -13,6 +13,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.plain_stun import PlainStunService
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.relay_table import RelayTable
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _RESIDENT_FIELD: Final = 1  # proc_pid_statm(5): in pages
@@ -20,7 +21,7 @@ _RESIDENT_FIELD: Final = 1  # proc_pid_statm(5): in pages
 
 class Figures:
     """Made before the process is confined: it keeps /proc/self/statm open, which is out of reach later.
-    ``directory``, ``stun`` and ``listen`` are set once they exist."""
+    ``directory``, ``stun``, ``relay`` and ``listen`` are set once they exist."""
 
     def __init__(self, port: UdpPort, drops: Drops, memory_octets: int, caps: Caps) -> None:
         self._port, self._drops = port, drops
@@ -31,6 +32,7 @@ class Figures:
         self.listen: list[str] = []
         self.directory: KademliaDirectory | None = None
         self.stun: PlainStunService | None = None
+        self.relay: RelayTable | None = None
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -56,6 +58,7 @@ class Figures:
         """The document, as of now."""
         directory = self.directory
         storage = directory.storage if directory is not None else None
+        relay = self.relay
         self._port.count_kernel_drops()
         return {
             "version": __version__,
@@ -81,6 +84,13 @@ class Figures:
                 "dht_sent": self._sent,
                 "dht_sent_octets": self._sent_octets,
                 "stun_answered": self.stun.answered if self.stun is not None else 0,
+            },
+            "relay": {
+                "on": relay is not None,
+                "sources": len(relay) if relay is not None else 0,
+                "ids": relay.ids if relay is not None else 0,
+                "relayed": relay.relayed if relay is not None else 0,
+                "relayed_octets": relay.relayed_octets if relay is not None else 0,
             },
             "drops": self._drops.as_dict(),
         }

@@ -19,6 +19,9 @@ DEFAULT_PORT = 4690
 DEFAULT_LISTEN = (f"0.0.0.0:{DEFAULT_PORT}",)
 DEFAULT_MEMORY_MB = 64
 DEFAULT_RATE = 2000
+DEFAULT_RELAY_MBIT = 100
+DEFAULT_RELAY_SOURCE_MBIT = 25
+_OCTETS_PER_MBIT = 125_000
 
 
 @app.command(
@@ -26,6 +29,7 @@ DEFAULT_RATE = 2000
         "dhtvpn bootstrap --listen 0.0.0.0:4690",
         "dhtvpn bootstrap --listen 0.0.0.0:4690 --listen [::]:4690",
         "dhtvpn bootstrap --bootstrap node.example.net:4690 --memory 32",
+        "dhtvpn bootstrap --relay --relay-rate 50",
         "dhtvpn bootstrap --metrics 127.0.0.1:9469",
         "dhtvpn bootstrap --status --json | jq .stored",
     )
@@ -55,6 +59,17 @@ def bootstrap(
         str | None,
         typer.Option("--metrics", metavar="HOST:PORT", help="Prometheus metrics, on loopback only."),
     ] = None,
+    relay: Annotated[
+        bool, typer.Option("--relay", help="Relay sealed datagrams between members that cannot connect.")
+    ] = False,
+    relay_rate: Annotated[
+        int,
+        typer.Option("--relay-rate", metavar="MBIT", min=1, max=100_000, help="Relayed a second."),
+    ] = DEFAULT_RELAY_MBIT,
+    relay_source_rate: Annotated[
+        int,
+        typer.Option("--relay-source-rate", metavar="MBIT", min=1, max=100_000, help="Of one address."),
+    ] = DEFAULT_RELAY_SOURCE_MBIT,
     log_addresses: Annotated[
         bool, typer.Option("--log-addresses", help="Show other nodes' addresses in messages and log.")
     ] = False,
@@ -68,7 +83,7 @@ def bootstrap(
     """Run a volunteer's node: strangers find each other through it.
 
     It answers the DHT and STUN on one UDP port. It needs no root and makes no tunnel, it cannot read what
-    it stores, and it shows nobody's address unless you ask for it.
+    it stores or relays, and it shows nobody's address unless you ask for it.
     """
     chosen = session(context, state_dir, None, as_json)
     addresses = tuple(_listen_address(text) for text in listen or DEFAULT_LISTEN)
@@ -80,7 +95,7 @@ def bootstrap(
     for text in others or ():
         split_host_port(text)
     measured = None if metrics is None else _metrics_address(metrics)
-    from dhtvpn.volunteer import VolunteerConfig, run_bootstrap  # noqa: PLC0415 - --help does without
+    from dhtvpn.volunteer import RelayLimits, VolunteerConfig, run_bootstrap  # noqa: PLC0415 - --help does without
 
     logs.start(verbose, addresses=log_addresses)
 
@@ -91,7 +106,16 @@ def bootstrap(
         else:
             output.line(shown)
 
-    config = VolunteerConfig(addresses, tuple(others or ()), folder, memory * 1_000_000, rate, measured)
+    limits = RelayLimits(relay_rate * _OCTETS_PER_MBIT, relay_source_rate * _OCTETS_PER_MBIT)
+    config = VolunteerConfig(
+        addresses,
+        tuple(others or ()),
+        folder,
+        memory * 1_000_000,
+        rate,
+        measured,
+        limits if relay else None,
+    )
     asyncio.run(run_bootstrap(config, report, lambda: None))
 
 

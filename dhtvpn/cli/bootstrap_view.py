@@ -32,6 +32,11 @@ def status(document: Mapping[str, Any]) -> RenderableType:
         "Sent": f"{traffic['dht_sent']} DHT datagrams, {size(traffic['dht_sent_octets'])}; "
         f"{traffic['stun_answered']} STUN answers",
     }
+    relay = document["relay"]
+    if relay["on"]:
+        rows["Relayed"] = (
+            f"{relay['relayed']} datagrams, {size(relay['relayed_octets'])}; {relay['sources']} addresses now"
+        )
     if document["drops"]:
         largest = sorted(document["drops"].items(), key=lambda item: -item[1])[:MAX_DROPS_SHOWN]
         rows["Dropped"] = ", ".join(f"{name} {count}" for name, count in largest)

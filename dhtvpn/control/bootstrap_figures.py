@@ -40,6 +40,17 @@ class Traffic(TypedDict):
     stun_answered: int
 
 
+class Relay(TypedDict):
+    """``sources``: addresses that may send through it; ``ids``: names that members are reached by. Relayed
+    since the start: datagrams, octets of UDP payload."""
+
+    on: bool
+    sources: int
+    ids: int
+    relayed: int
+    relayed_octets: int
+
+
 class BootstrapStatus(TypedDict):
     """The whole document. ``busy``: more is asked than ``rate`` allows; only quiet prefixes are served."""
 
@@ -52,6 +63,7 @@ class BootstrapStatus(TypedDict):
     memory: Memory
     stored: Stored
     traffic: Traffic
+    relay: Relay
     drops: dict[str, int]
 
 
@@ -73,6 +85,9 @@ _METRICS: Final = (  # name, type, what it says, where it stands
     ("dht_sent_total", "counter", "DHT datagrams sent.", ("traffic", "dht_sent")),
     ("dht_sent_bytes_total", "counter", "Their UDP payload.", ("traffic", "dht_sent_octets")),
     ("stun_answered_total", "counter", "STUN requests answered.", ("traffic", "stun_answered")),
+    ("relay_sources", "gauge", "Addresses registered at the relay.", ("relay", "sources")),
+    ("relayed_total", "counter", "Datagrams relayed.", ("relay", "relayed")),
+    ("relayed_bytes_total", "counter", "Their UDP payload.", ("relay", "relayed_octets")),
 )
 
 

@@ -11,6 +11,7 @@ from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.inbound import Inbound
 from dhtvpn.dataplane.messages import (
     Command,
+    CommonCommand,
     Configure,
     Datagram,
     DropCounts,
@@ -21,20 +22,27 @@ from dhtvpn.dataplane.messages import (
     NeedHandshake,
     NoMember,
     PeerCommand,
+    RelayCommand,
     RemovePeer,
+    RemoveVia,
     Resolve,
     Send,
     SendProbe,
+    SendTo,
     SetEndpoint,
     SetFeatures,
+    SetOwnRelayIds,
     SetPathMtu,
     SetPeer,
+    SetRelayId,
+    SetVia,
 )
 from dhtvpn.dataplane.outbound import Outbound
 from dhtvpn.dataplane.peers import Peer, Peers
 from dhtvpn.dataplane.sockets import raw_address
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
+from dhtvpn.mesh.relay_wire import data_header
 from dhtvpn.wireguard.constants import TYPE_DATA, TYPE_DATA_AES
 from dhtvpn.wireguard.keypair import Keypair
 
@@ -69,43 +77,51 @@ class Engine:
 
     def handle_command(self, command: Command, now: float) -> None:
         """Carry out what the control process wants. A peer that is not known any more is no error."""
+        if isinstance(command, PeerCommand):
+            peer = self._peers.by_number.get(command.peer)
+            if peer is None:
+                self.drops.count("dataplane", "unknown_peer")
+                return
+            self._handle_peer_command(peer, command, now)
+        else:
+            self._handle_common_command(command, now)
+        self._after_batch(now)
+
+    def _handle_common_command(self, command: CommonCommand, now: float) -> None:
         match command:
             case Configure():
                 self._inbound.set_local_addresses(command.local_addresses)
                 self._peers.set_mtu(command.mtu)
-                return
             case SetPeer():
                 try:
                     self._peers.set(command.peer, command.allowed_ips, command.endpoint)
                 except ValueError:
                     self.drops.count("dataplane", "allowed_ips_full")
                 self._outbound.holders_changed(now)
-                self._after_batch(now)
-                return
-            case Resolve() | NoMember():
-                self._handle_resolution(command, now)
-                return
             case RemovePeer():
                 self._peers.remove(command.peer)
-                return
             case Datagram():
                 family, source = raw_address(command.source)
                 self._inbound.handle_datagram(command.data, family, source, now)
-                self._after_batch(now)
-                return
-        peer = self._peers.by_number.get(command.peer)
-        if peer is None:
-            self.drops.count("dataplane", "unknown_peer")
-            return
-        self._handle_peer_command(peer, command, now)
-        self._after_batch(now)
+            case Resolve():
+                self._outbound.unresolved.set_networks(command.networks)
+            case NoMember():
+                self._outbound.no_member(command.destination, now)
+            case SetVia() | RemoveVia() | SetOwnRelayIds():
+                self._handle_relay_command(command)
+            case _:
+                assert_never(command)
 
-    def _handle_resolution(self, command: Resolve | NoMember, now: float) -> None:
-        if isinstance(command, Resolve):
-            self._outbound.unresolved.set_networks(command.networks)
-        else:
-            self._outbound.no_member(command.destination, now)
-            self._after_batch(now)
+    def _handle_relay_command(self, command: RelayCommand) -> None:
+        match command:
+            case SetVia():
+                self._peers.set_via(command.via, command.endpoint, command.carrier)
+            case RemoveVia():
+                self._peers.remove_via(command.via)
+            case SetOwnRelayIds():
+                self._peers.own_headers = frozenset(map(data_header, command.relay_ids))
+            case _:
+                assert_never(command)
 
     def _handle_peer_command(self, peer: Peer, command: PeerCommand, now: float) -> None:
         match command:
@@ -114,7 +130,11 @@ class Engine:
             case EraseKeypairs():
                 self._peers.erase_keypairs(peer)
             case SetEndpoint():
-                peer.set_endpoint(command.endpoint)
+                self._peers.aim(peer, command.endpoint)
+            case SetRelayId():
+                self._peers.set_relay_id(peer, command.relay_id)
+            case SendTo():
+                self._outbound.send_to(peer, command.endpoint, command.plaintext, now)
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA

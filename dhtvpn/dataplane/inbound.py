@@ -7,17 +7,18 @@ that are its own and ours. Whatever fails is dropped and counted by reason.
 import socket
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from dhtvpn.dataplane.device import Device
-from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event
-from dhtvpn.dataplane.peers import Peer, Peers
+from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
+from dhtvpn.dataplane.peers import Peer, Peers, Via
 from dhtvpn.dataplane.sockets import RawAddress, received, waiting_bytes
 from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.relay_wire import DATA_HEADER, DATA_PREFIX
 from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
@@ -30,10 +31,20 @@ FRAMES_PER_S: Final = (
     200.0  # control frames of one second from all peers, ours: they cost the control process
 )
 FRAMES_BURST: Final = 200
+HEARD_ELSEWHERE_S: Final = 1.0
+"""How often the control process is told of a peer that is heard by another path, ours."""
 
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
 _AT: Final = virtio.SIZE
+
+
+class _Origin(NamedTuple):
+    """Where datagrams came from: a source address, which is a volunteer's where they came through one."""
+
+    family: int
+    source: RawAddress
+    via: Via | None
 
 
 class Inbound:
@@ -60,6 +71,7 @@ class Inbound:
         self._source: RawAddress
         self._ecn = 0
         self._now = 0.0
+        self._strayed = False
 
     def set_local_addresses(self, local: Collection[IPv4Address | IPv6Address]) -> None:
         """Packets are delivered to these addresses only."""
@@ -86,15 +98,40 @@ class Inbound:
                 self._drops.count("dataplane", "not_data")
                 continue
             stride, mark = received(ancillary, size)
-            start = 0
-            while start < size:
-                end = min(start + stride, size)
-                first = self._open(bytes(view[start:end]), family, source, mark, now)
-                if first is None or not is_segment(first):
-                    start = end
-                    continue
-                start = self._open_train(first, start, size, stride, now)
+            if view[0] == DATA_PREFIX:
+                self._from_relay(size, stride, source, mark, now)
+            else:
+                self._open_run(size, stride, _Origin(family, source, None), mark, now)
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
+
+    def _open_run(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
+        """The datagrams that stand in the first ``size`` bytes of the buffer, ``stride`` bytes each."""
+        view, start = self._view, 0
+        while start < size:
+            end = min(start + stride, size)
+            first = self._open(bytes(view[start:end]), origin, mark, now)
+            if first is None or not is_segment(first):
+                start = end
+                continue
+            start = self._open_train(first, start, size, stride, now)
+
+    def _from_relay(self, size: int, stride: int, source: RawAddress, mark: int, now: float) -> None:
+        """The same for datagrams that a volunteer has sent on: what is for us moves together."""
+        via = self._peers.via_at.get((source[0], source[1]))
+        if via is None:
+            self._drops.count("dataplane", "relay_unknown")
+            return
+        view, own, parts = self._view, self._peers.own_headers, []
+        for start in range(0, size, stride):
+            inner = start + DATA_HEADER
+            if bytes(view[start:inner]) in own:
+                parts.append(view[inner : min(start + stride, size)])
+            else:
+                self._drops.count("dataplane", "relay_not_for_us")
+        data = b"".join(parts)
+        if data:
+            view[: len(data)] = data
+            self._open_run(len(data), stride - DATA_HEADER, _Origin(0, source, via), mark, now)
 
     def _is_to_drop(self, piece: bytes) -> bool:
         """Whether a piece of the train at hand is to go, for the sake of the queue behind it. Where the
@@ -109,16 +146,19 @@ class Inbound:
 
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""
-        plaintext = self._open(datagram_untrusted, family, source, ecn.NOT_ECT, now)
+        size = len(datagram_untrusted)
+        if not 0 < size <= len(self._view):
+            self._drops.count("dataplane", "not_data")
+            return
+        self._view[:size] = datagram_untrusted
+        if datagram_untrusted[0] == DATA_PREFIX:
+            self._from_relay(size, size, source, ecn.NOT_ECT, now)
+        else:
+            self._open_run(size, size, _Origin(family, source, None), ecn.NOT_ECT, now)
         if self._joined:
             self._write_joined()
-        if plaintext is not None and is_segment(plaintext):
-            self._view[: len(datagram_untrusted)] = datagram_untrusted
-            self._open_train(plaintext, 0, len(datagram_untrusted), len(datagram_untrusted), now)
 
-    def _open(
-        self, datagram_untrusted: bytes, family: int, source: RawAddress, mark: int, now: float
-    ) -> bytes | None:
+    def _open(self, datagram_untrusted: bytes, origin: "_Origin", mark: int, now: float) -> bytes | None:
         """Open one datagram, and deliver its plaintext unless it is a SEGMENT, which is returned."""
         index = receiver_index(datagram_untrusted)
         if index is None:
@@ -133,13 +173,13 @@ class Inbound:
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             return None
-        if source != peer.address:
-            if source[1] == 0:
-                self._drops.count("dataplane", "source_port")  # nobody can be answered there
-                return None
-            if peer.roam(family, source) and peer.endpoint is not None:
-                self._emit(EndpointRoamed(peer.number, peer.endpoint))
+        source = origin.source if origin.via is None else origin.via.place_of(peer.number)
+        self._strayed = False
+        if source != peer.address and not self._from_elsewhere(peer, origin, source, now):
+            return None
         peer.rx_bytes += len(datagram_untrusted)
+        if self._strayed:
+            peer.strayed_bytes += len(datagram_untrusted)
         self._peers.active[peer.number] = peer
         self._peer, self._source, self._ecn, self._now = peer, source, mark, now
         if plaintext:
@@ -153,6 +193,30 @@ class Inbound:
             self._emit(self._peers.take_activity(peer))
         return plaintext or None
 
+    def _from_elsewhere(self, peer: Peer, origin: "_Origin", source: RawAddress, now: float) -> bool:
+        """An authentic message of ``peer`` came from where we do not send to. False: it is to be dropped.
+
+        From one address to another the peer roams. Between an address and a relay the control process
+        chooses: a message that was late on the one does not lead away from the other.
+        """
+        if origin.via is None and (source[1] == 0 or source[0].startswith("100::")):
+            self._drops.count("dataplane", "source_port")  # nobody can be answered there
+            return False
+        if origin.via is None and peer.via is None:
+            if peer.roam(origin.family, source) and peer.endpoint is not None:
+                self._emit(EndpointRoamed(peer.number, peer.endpoint))
+            return True
+        endpoint = Endpoint.from_socket(source)
+        if peer.address is None:
+            self._peers.aim(peer, endpoint)
+            self._emit(EndpointRoamed(peer.number, endpoint))
+            return True
+        self._strayed = True
+        if peer.heard_elsewhere_at is None or now - peer.heard_elsewhere_at >= HEARD_ELSEWHERE_S:
+            peer.heard_elsewhere_at = now
+            self._emit(HeardElsewhere(peer.number, endpoint))
+        return True
+
     def _open_train(self, first: bytes, start: int, size: int, stride: int, now: float) -> int:
         """The run that ``first`` begins, of the peer that :meth:`_open` has found. Returns where it ends."""
         peer, end = self._peer, min(start + stride, size)
@@ -163,6 +227,8 @@ class Inbound:
             return end
         stop = self._trains.open_run(session, first, start, size, end - start)
         peer.rx_bytes += stop - end
+        if self._strayed:
+            peer.strayed_bytes += stop - end
         return stop
 
     def _deliver(self, plaintext: bytes) -> None:

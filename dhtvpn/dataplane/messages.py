@@ -16,6 +16,7 @@ import cbor2
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.relay_wire import ID_SIZE
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -87,6 +88,47 @@ class SetEndpoint:
 
     peer: int
     endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SetVia:
+    """There is a relay, called ``via``: a volunteer at ``endpoint``, or else the member that is peer number
+    ``carrier``. Peers whose endpoint is a place beyond it (mesh.relayed) are sent to through it."""
+
+    via: int
+    endpoint: Endpoint | None
+    carrier: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVia:
+    """Use relay ``via`` no more."""
+
+    via: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetOwnRelayIds:
+    """The names that we are reached by through relays: of every epoch that members may be in."""
+
+    relay_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetRelayId:
+    """The name that a peer is reached by through relays now."""
+
+    peer: int
+    relay_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendTo:
+    """Like ``Send``, to ``endpoint`` for this once."""
+
+    peer: int
+    endpoint: Endpoint
+    plaintext: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +208,7 @@ class ControlFrame:
 class Activity:
     """What happened to a peer since the last one. Byte counts are UDP payload since the engine started.
 
+    ``strayed_bytes``, of ``rx_bytes``, came by another path than the one that is sent on.
     ``sent`` and ``received`` tell of data (packets and control frames), the keepalive flags of empty
     messages; all of them were authenticated.
     """
@@ -178,6 +221,7 @@ class Activity:
     endpoint: Endpoint | None
     keepalive_sent: bool = False
     keepalive_received: bool = False
+    strayed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +242,15 @@ class NeedHandshake:
 @dataclass(frozen=True, slots=True)
 class EndpointRoamed:
     """An authenticated message came from a new place; the engine sends there already."""
+
+    peer: int
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class HeardElsewhere:
+    """An authenticated message came by another path, and one of the two is relayed: which one is used is
+    the control process's to say. Once a second at most for each peer."""
 
     peer: int
     endpoint: Endpoint
@@ -226,15 +279,28 @@ class DropCounts:
     counts: dict[str, int]
 
 
-PeerCommand = InstallKeypair | EraseKeypairs | SetEndpoint | SetFeatures | SetPathMtu | Send | SendProbe
+PeerCommand = (
+    InstallKeypair
+    | EraseKeypairs
+    | SetEndpoint
+    | SetFeatures
+    | SetPathMtu
+    | SetRelayId
+    | Send
+    | SendTo
+    | SendProbe
+)
 """Of a peer that there is."""
-Command = Configure | SetPeer | RemovePeer | Datagram | Resolve | NoMember | PeerCommand
+RelayCommand = SetVia | RemoveVia | SetOwnRelayIds
+CommonCommand = Configure | SetPeer | RemovePeer | Datagram | Resolve | NoMember | RelayCommand
+Command = CommonCommand | PeerCommand
 Event = (
     ControlFrame
     | Activity
     | KeypairConfirmed
     | NeedHandshake
     | EndpointRoamed
+    | HeardElsewhere
     | ProbeRefused
     | WhoHolds
     | DropCounts
@@ -248,6 +314,11 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "install_keypair": InstallKeypair,
     "erase_keypairs": EraseKeypairs,
     "set_endpoint": SetEndpoint,
+    "set_via": SetVia,
+    "remove_via": RemoveVia,
+    "set_own_relay_ids": SetOwnRelayIds,
+    "set_relay_id": SetRelayId,
+    "send_to": SendTo,
     "set_features": SetFeatures,
     "set_path_mtu": SetPathMtu,
     "send": Send,
@@ -261,6 +332,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "keypair_confirmed": KeypairConfirmed,
     "need_handshake": NeedHandshake,
     "endpoint_roamed": EndpointRoamed,
+    "heard_elsewhere": HeardElsewhere,
     "probe_refused": ProbeRefused,
     "who_holds": WhoHolds,
     "drop_counts": DropCounts,
@@ -322,6 +394,12 @@ def _load_offload(value: Any) -> str:
     return value
 
 
+def _load_relay_id(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != ID_SIZE:
+        raise ValueError
+    return value
+
+
 def _load_counts(value: Any) -> dict[str, int]:
     if type(value) is not dict:
         raise ValueError
@@ -340,6 +418,11 @@ _OPTIONAL_ENDPOINT = _Codec(
 )
 _FIELDS: Final[dict[str, _Codec]] = {
     "peer": _NUMBER,
+    "via": _INDEX,
+    "carrier": _Codec(_same, lambda value: None if value is None else _NUMBER.load(value)),
+    "relay_id": _Codec(_same, _load_relay_id),
+    "relay_ids": _tuple_of(_same, _load_relay_id),
+    "strayed_bytes": _NUMBER,
     "mtu": _exactly(int, lambda value: 68 <= value <= 65535),
     "local_addresses": _tuple_of(lambda address: address.packed, _load_address),
     "allowed_ips": _tuple_of(
@@ -371,7 +454,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "counts": _Codec(_same, _load_counts),
 }
 _FIELD_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in _NAME_OF}
-_NEEDS_ENDPOINT: Final = frozenset((SetEndpoint, EndpointRoamed))
+_NEEDS_ENDPOINT: Final = frozenset((SetEndpoint, SendTo, EndpointRoamed, HeardElsewhere))
 
 
 def encode(message: Message) -> bytes:

@@ -21,6 +21,7 @@ from dhtvpn.dataplane.train_sender import TrainSender
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.dataplane.unresolved import Unresolved
 from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, SystemRefusedError
 from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
@@ -117,6 +118,16 @@ class Outbound:
             self._wait_for_keypair(peer, Waiting(plaintext, now, is_packet=False), now)
         else:
             self._drops.count("dataplane", "keepalive_without_keypair")
+
+    def send_to(self, peer: Peer, endpoint: Endpoint, plaintext: bytes, now: float) -> None:
+        """:meth:`send_plaintext` by another path; lost where there is no keypair."""
+        if not peer.transport.ready(now):
+            self._drops.count("dataplane", "probe_unsent")
+            return
+        before = peer.endpoint, peer.family, peer.address, peer.via
+        self._peers.aim(peer, endpoint)
+        self.send_plaintext(peer, plaintext, now)
+        peer.endpoint, peer.family, peer.address, peer.via = before
 
     def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""

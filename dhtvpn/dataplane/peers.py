@@ -9,6 +9,8 @@ from dhtvpn.dataplane.messages import Activity
 from dhtvpn.dataplane.sockets import RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.allowed_ips import AllowedIps
+from dhtvpn.mesh.relay_wire import data_header
+from dhtvpn.mesh.relayed import place_of, relayed
 from dhtvpn.wireguard.keypair import Keypair
 from dhtvpn.wireguard.transport import PeerTransport
 
@@ -17,6 +19,27 @@ MAX_QUEUED_BYTES: Final = 128 * 1024  # per peer, ours: 64 packets of 1420 bytes
 MAX_QUEUED_TOTAL: Final = 8 << 20  # bytes over all peers, ours
 QUEUE_LIFETIME_S: Final = 10.0  # ours: what waited longer has been sent again by then
 HANDSHAKE_ASK_S: Final = 1.0  # ours: how often NeedHandshake is repeated for a peer
+
+
+class Via:
+    """A relay: a volunteer at an address, or the member with peer number ``carrier``."""
+
+    __slots__ = ("_places", "address", "carrier", "family", "number")
+
+    def __init__(self, number: int, endpoint: Endpoint | None, carrier: int | None) -> None:
+        self.number, self.carrier = number, carrier
+        self.family = 0
+        self.address: RawAddress | None = None
+        if endpoint is not None:
+            self.family, self.address = raw_address(endpoint)
+        self._places: dict[int, RawAddress] = {}
+
+    def place_of(self, peer: int) -> RawAddress:
+        """What stands for the source address of peer number ``peer`` beyond this relay."""
+        place = self._places.get(peer)
+        if place is None:
+            place = self._places[peer] = raw_address(relayed(self.number, peer))[1]
+        return place
 
 
 class Waiting(NamedTuple):
@@ -35,6 +58,8 @@ class Peer:
         "endpoint",
         "family",
         "handshake_asked_at",
+        "header",
+        "heard_elsewhere_at",
         "indices",
         "keepalive_received",
         "keepalive_sent",
@@ -43,12 +68,15 @@ class Peer:
         "queue",
         "queued_bytes",
         "received",
+        "relay_id",
         "rx_bytes",
         "sent",
+        "strayed_bytes",
         "trains",
         "transport",
         "tx_bytes",
         "udp_trains",
+        "via",
         "watched",
     )
 
@@ -61,7 +89,15 @@ class Peer:
         """Our receiver indices that lead to this peer."""
         self.endpoint: Endpoint | None = None
         self.address: RawAddress | None = None
+        """Where it is, as the kernel would tell; for a place beyond a relay what stands for it."""
         self.family = 0
+        self.via: Via | None = None
+        """The relay that the way to it leads through."""
+        self.relay_id = b""
+        self.header = b""
+        """What stands before its datagrams on the way through a relay."""
+        self.heard_elsewhere_at: float | None = None
+        self.strayed_bytes = 0
         self.trains = self.udp_trains = False
         """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
         self.queue: deque[Waiting] = deque()
@@ -72,15 +108,11 @@ class Peer:
         self.watched = False
         """A keypair was installed and nothing has been received since."""
 
-    def set_endpoint(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.family, self.address = raw_address(endpoint)
-
     def roam(self, family: int, address: RawAddress) -> bool:
         """Take a source address as the kernel gave it. False where it is the endpoint that we have."""
         endpoint = Endpoint.from_socket(address)
         moved = endpoint != self.endpoint
-        self.endpoint, self.family, self.address = endpoint, family, address
+        self.endpoint, self.family, self.address, self.via = endpoint, family, address, None
         return moved
 
     def take_activity(self) -> Activity:
@@ -94,6 +126,7 @@ class Peer:
             endpoint=self.endpoint,
             keepalive_sent=self.keepalive_sent,
             keepalive_received=self.keepalive_received,
+            strayed_bytes=self.strayed_bytes,
         )
         self.sent = self.received = self.keepalive_sent = self.keepalive_received = False
         return activity
@@ -109,6 +142,11 @@ class Peers:
         self.active: dict[int, Peer] = {}
         """Peers to which something happened that the control process was not told of."""
         self._on_confirmed = on_confirmed
+        self.vias: dict[int, Via] = {}
+        self.via_at: dict[tuple[str, int], Via] = {}
+        """Volunteers by their address."""
+        self.own_headers: frozenset[bytes] = frozenset()
+        """What stands before a data message that is for us, when it comes from a volunteer."""
         self._queued_total = 0
         self._mtu = 0
 
@@ -132,8 +170,40 @@ class Peers:
         for network in networks:
             self.allowed_ips.insert(network, number)
         if endpoint is not None:
-            peer.set_endpoint(endpoint)
+            self.aim(peer, endpoint)
         return peer
+
+    def aim(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Send to ``endpoint`` from now on, which may be a place beyond a relay."""
+        place = place_of(endpoint)
+        peer.endpoint = endpoint
+        peer.family, peer.address = raw_address(endpoint)
+        peer.via = None
+        if place is not None:
+            peer.via = self.vias.get(place.via)
+            if peer.via is None or not peer.relay_id:
+                peer.via, peer.address = None, None  # a relay that is gone: nowhere
+
+    def set_relay_id(self, peer: Peer, relay_id: bytes) -> None:
+        """What relays call the peer now."""
+        peer.relay_id, peer.header = relay_id, data_header(relay_id)
+
+    def set_via(self, number: int, endpoint: Endpoint | None, carrier: int | None) -> None:
+        """There is a relay of this number, or another one than before."""
+        self.remove_via(number)
+        via = self.vias[number] = Via(number, endpoint, carrier)
+        if via.address is not None:
+            self.via_at[via.address[0], via.address[1]] = via
+
+    def remove_via(self, number: int) -> None:
+        """Who is beyond it is nowhere until there is another endpoint."""
+        via = self.vias.pop(number, None)
+        if via is None:
+            return
+        self.via_at = {address: known for address, known in self.via_at.items() if known is not via}
+        for peer in self.by_number.values():
+            if peer.via is via:
+                peer.via = peer.address = None
 
     def remove(self, number: int) -> None:
         """Forget peer ``number``; nothing happens when there is none."""

@@ -23,13 +23,18 @@ from dhtvpn.dataplane.messages import (
     NoMember,
     Ready,
     RemovePeer,
+    RemoveVia,
     Resolve,
     Send,
     SendProbe,
+    SendTo,
     SetEndpoint,
     SetFeatures,
+    SetOwnRelayIds,
     SetPathMtu,
     SetPeer,
+    SetRelayId,
+    SetVia,
     decode_event,
     encode,
 )
@@ -167,6 +172,26 @@ class EngineProcess:
     def set_endpoint(self, peer: int, endpoint: Endpoint) -> None:
         """Send the peer's datagrams there."""
         self._command(SetEndpoint(peer, endpoint))
+
+    def set_via(self, via: int, endpoint: Endpoint | None, carrier: int | None) -> None:
+        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier``."""
+        self._command(SetVia(via, endpoint, carrier))
+
+    def remove_via(self, via: int) -> None:
+        """Use relay ``via`` no more."""
+        self._command(RemoveVia(via))
+
+    def set_own_relay_ids(self, relay_ids: Iterable[bytes]) -> None:
+        """The names that we are reached by through relays."""
+        self._command(SetOwnRelayIds(tuple(relay_ids)))
+
+    def set_relay_id(self, peer: int, relay_id: bytes) -> None:
+        """The name that a peer is reached by through relays now."""
+        self._command(SetRelayId(peer, relay_id))
+
+    def send_to(self, peer: int, endpoint: Endpoint, plaintext: bytes) -> None:
+        """Like :meth:`send`, to ``endpoint`` for this once."""
+        self._command(SendTo(peer, endpoint, plaintext))
 
     def set_features(self, peer: int, *, trains: bool, udp_trains: bool, aes: bool) -> None:
         """What the peer takes: trains of TCP and of UDP, data messages of type 5."""

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections.abc import Iterable, Sequence
 
-from dhtvpn.dataplane.peers import Peer
+from dhtvpn.dataplane.peers import Peer, Via
 from dhtvpn.dataplane.sockets import (
     DEFER,
     MAX_RUN_BYTES,
@@ -40,9 +40,11 @@ class Transmitter:
 
     def send(self, peer: Peer, datagrams: Sequence[bytes], ecn: int) -> bool:
         """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
+        if peer.via is not None:
+            datagrams = [peer.header + datagram for datagram in datagrams]
         before, start, count = peer.tx_bytes, 0, len(datagrams)
         while start < count:
-            end = _run_end(datagrams, start) if self._segments.get(peer.family) else start + 1
+            end = _run_end(datagrams, start) if self._segments.get(_outlet(peer).family) else start + 1
             self._send_parts(peer, datagrams[start:end], len(datagrams[start]), ecn)
             start = end
         return peer.tx_bytes != before
@@ -50,6 +52,8 @@ class Transmitter:
     def send_run(self, peer: Peer, run: memoryview, stride: int, ecn: int) -> bool:
         """Send the datagrams in ``run``, each ``stride`` bytes long but the last, which may be shorter."""
         before = peer.tx_bytes
+        if peer.via is not None:
+            return self.send(peer, [bytes(run[at : at + stride]) for at in range(0, len(run), stride)], ecn)
         if self._segments.get(peer.family) or len(run) <= stride:
             self._send_parts(peer, [run], stride, ecn)
         else:
@@ -58,13 +62,14 @@ class Transmitter:
 
     def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
         """Send one datagram that no link may fragment. False where our own link does not take it whole."""
-        sock = self._lane(peer)
-        if peer.address is None or sock is None:
+        outlet, sock = _outlet(peer), self._lane(peer)
+        if outlet.address is None or sock is None:
             self._drops.count("dataplane", "probe_unsent")
             return True
+        parts = [datagram] if peer.via is None else [peer.header, datagram]
         try:
             with unfragmented(sock):
-                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
+                peer.tx_bytes += sock.sendmsg(parts, [], 0, outlet.address)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return False
@@ -74,29 +79,29 @@ class Transmitter:
     def _send_parts(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
         """One call for datagrams of ``stride`` bytes; where the kernel does not take them so, one by one. A
         datagram that is too long for the path leaves in fragments (docs/protocol/engine.md)."""
-        sock, size = self._lane(peer), sum(map(len, parts))
+        outlet, sock, size = _outlet(peer), self._lane(peer), sum(map(len, parts))
         count = -(-size // stride)
-        if peer.address is None or sock is None:
+        if outlet.address is None or sock is None:
             self._drops.count("dataplane", "no_endpoint", count)
             return
-        options = ecn_option(peer.family, ecn)
+        options = ecn_option(outlet.family, ecn)
         if count > 1:
             options += segment_option(stride)
         try:
-            peer.tx_bytes += sock.sendmsg(parts, options, 0, peer.address)
+            peer.tx_bytes += sock.sendmsg(parts, options, 0, outlet.address)
         except OSError as error:
             if error.errno in DEFER:
                 self._drops.count("dataplane", "udp_busy", count)
             elif count > 1 and error.errno in (TOO_LONG | NO_RUNS):
                 if error.errno in NO_RUNS:
                     log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
-                    self._segments[peer.family] = False
+                    self._segments[outlet.family] = False
                 self._one_by_one(peer, parts, stride, ecn)
             else:
                 self._drops.count("dataplane", "udp_refused", count)
 
     def _lane(self, peer: Peer) -> socket.socket | None:
-        lanes = self._lanes.get(peer.family)
+        lanes = self._lanes.get(_outlet(peer).family)
         return lanes[peer.number % len(lanes)] if lanes else None
 
     def _one_by_one(self, peer: Peer, parts: Sequence[bytes | memoryview], stride: int, ecn: int) -> None:
@@ -104,6 +109,11 @@ class Transmitter:
             for start in range(0, len(part), stride):
                 datagram = part[start : start + stride]
                 self._send_parts(peer, [datagram], len(datagram), ecn)
+
+
+def _outlet(peer: Peer) -> Peer | Via:
+    """Where its datagrams leave to: the relay on the way, or the peer itself."""
+    return peer if peer.via is None else peer.via
 
 
 def _run_end(datagrams: Sequence[bytes], start: int) -> int:

@@ -15,6 +15,7 @@ import re
 import struct
 from dataclasses import dataclass
 
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 
 HELLO_VERSION = 1
@@ -24,6 +25,8 @@ MAX_FRAME = 1200
 MAX_NAME = 63
 NONCE_SIZE = 16
 TOKEN_SIZE = 8
+MAX_CANDIDATES = 16
+"""In a Signal; as in a record."""
 
 FEATURE_TRAINS = 1 << 0
 """Takes trains of TCP segments, and packets with a begun checksum (docs/protocol/trains.md)."""
@@ -37,6 +40,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _KIND_HELLO, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 0x01, 0x02, 0x03, 0x04
 _KIND_PROBE, _KIND_PROBE_ACK = 0x05, 0x06
+_KIND_SIGNAL = 0x07
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,18 @@ class ProbeAck:
     token: bytes
 
 
-Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck
+@dataclass(frozen=True)
+class Signal:
+    """Where the sender may be reached now: through a relay this is known a round trip later, where the
+    directory may take seconds. The receiver tries for a direct path at once."""
+
+    session_nonce: bytes
+    """16 bytes, as in the Hello."""
+    candidates: tuple[tuple[int, Endpoint], ...]
+    """Kind (docs/protocol/record.md) and endpoint, MAX_CANDIDATES at most, best first."""
+
+
+Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Signal
 
 _OF_TOKEN: dict[int, type[Ping | Pong | Probe | ProbeAck]] = {
     _KIND_PING: Ping,
@@ -111,6 +126,8 @@ def encode(frame: Frame) -> bytes:
             kind, body = _KIND_PROBE, frame.token
         case ProbeAck():
             kind, body = _KIND_PROBE_ACK, frame.token
+        case Signal():
+            kind, body = _KIND_SIGNAL, frame.session_nonce + b"".join(map(_candidate, frame.candidates))
     return HEADER.pack(kind, len(body)) + body
 
 
@@ -134,6 +151,8 @@ def decode(plaintext: bytes) -> Frame:
         return _OF_TOKEN[kind](body)
     if kind == _KIND_GOODBYE:
         return Goodbye()
+    if kind == _KIND_SIGNAL:
+        return _decode_signal(body)
     raise DecodeError("frame_kind")
 
 
@@ -148,3 +167,27 @@ def _decode_hello(body: bytes) -> Hello:
     if not _NAME.fullmatch(text):
         raise DecodeError("frame_body")
     return Hello(nonce, features, text)
+
+
+def _candidate(candidate: tuple[int, Endpoint]) -> bytes:
+    kind, endpoint = candidate
+    address = endpoint.pack()
+    return bytes((kind, len(address))) + address
+
+
+def _decode_signal(body: bytes) -> Signal:
+    nonce, at = body[:NONCE_SIZE], NONCE_SIZE
+    candidates: list[tuple[int, Endpoint]] = []
+    if len(nonce) != NONCE_SIZE:
+        raise DecodeError("frame_body")
+    while at < len(body):
+        size = body[at + 1] if at + 1 < len(body) else 0
+        address = body[at + 2 : at + 2 + size]
+        if len(address) != size or len(candidates) >= MAX_CANDIDATES:
+            raise DecodeError("frame_body")
+        try:
+            candidates.append((body[at], Endpoint.unpack(address)))
+        except DecodeError as error:
+            raise DecodeError("frame_body") from error
+        at += 2 + size
+    return Signal(nonce, tuple(candidates))

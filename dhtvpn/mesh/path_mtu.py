@@ -27,6 +27,12 @@ IPV4_OVERHEAD: Final = 20 + 8 + 32
 IPV6_OVERHEAD: Final = 40 + 8 + 32
 """Bytes of IP header, UDP header, and header and tag of a data message."""
 
+RELAY_OVERHEAD: Final = 8
+"""Bytes that a relay on the way adds (docs/protocol/relay.md)."""
+
+RELAYED_MTU: Final = 1360
+"""DEFAULT_MTU of a path through relays: fits beside the headers of a session with a relay too."""
+
 DEFAULT_MTU: Final = 1420
 """Bytes of an inner packet while nothing is known of the path: 1,500 less IPV6_OVERHEAD."""
 BASE_OUTER: Final = 1280

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import NotFoundError
 from dhtvpn.mesh.frames import FEATURE_AES
+from dhtvpn.mesh.relayed import is_relayed
 
 MAX_PEERS = 1024
 """Members held in the table. Networks larger than that need sharded topics."""
@@ -74,11 +75,21 @@ class Peer:
     state: PeerState = PeerState.CONNECTING
     endpoint: Endpoint | None = None
     """Where its datagrams go now: the path in use, or the last one that worked."""
+    heard_at: Endpoint | None = None
+    """Where its newest control frame came from."""
+    relays: tuple[Endpoint, ...] = ()
+    """Volunteers that it says it is registered at."""
+    relay_id: bytes = b""
+    """What relays call it now."""
     rtt_ms: float | None = None
     mtu: int | None = None
     """The longest inner packet that the path takes, in bytes; None where that is not known."""
     rx_bytes: int = 0
     tx_bytes: int = 0
+    heard_bytes: int = 0
+    """Of ``rx_bytes``, what came by the path that is in use."""
+    unanswered_since: float | None = None
+    """Monotonic seconds: something was sent since, and nothing has come by the path in use."""
     session_nonce: bytes | None = field(default=None, repr=False)
     """Of the run of the peer that the present session is with, as its Hello said."""
     features: int = 0
@@ -92,8 +103,15 @@ class Peer:
 
     @property
     def path(self) -> str | None:
-        """How packets go there: "direct", or None where there is no path."""
-        return "direct" if self.state is PeerState.CONNECTED else None
+        """How packets go there: "direct", "relayed", or None where there is no path."""
+        if self.state is not PeerState.CONNECTED:
+            return None
+        return "relayed" if self.relayed else "direct"
+
+    @property
+    def relayed(self) -> bool:
+        """Whether ``endpoint`` is a place beyond a relay."""
+        return is_relayed(self.endpoint)
 
     @property
     def cipher(self) -> str | None:
@@ -116,6 +134,8 @@ class PeerTable:
         self._by_tunnel_key: dict[bytes, Peer] = {}
         self._by_number: dict[int, Peer] = {}
         self._next_number = 1
+        self.changes = 0
+        """How often a peer came or went."""
 
     def __len__(self) -> int:
         return len(self._by_tunnel_key)
@@ -145,6 +165,7 @@ class PeerTable:
             return None
         peer = Peer(tunnel_key, node_key, id, name, ipv4, ipv6, self._next_number)
         self._next_number += 1
+        self.changes += 1
         self._by_tunnel_key[tunnel_key] = peer
         self._by_number[peer.number] = peer
         return peer
@@ -152,6 +173,7 @@ class PeerTable:
     def remove(self, peer: Peer) -> None:
         del self._by_tunnel_key[peer.tunnel_key]
         del self._by_number[peer.number]
+        self.changes += 1
 
     def by_tunnel_key(self, tunnel_key: bytes) -> Peer | None:
         return self._by_tunnel_key.get(tunnel_key)

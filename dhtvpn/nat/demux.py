@@ -6,6 +6,8 @@ port per address family, in the manner of RFC 7983.
 
 from enum import Enum
 
+from dhtvpn.mesh.relay_wire import DATA_PREFIX, HANDSHAKE_PREFIX, SERVICE_PREFIX
+
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 """Magic cookie at offset 4 (RFC 8489 section 5)."""
 
@@ -32,7 +34,18 @@ class Kind(Enum):
     TUNNEL_DATA = "tunnel data"
     DHT = "dht"
     NOTE = "note"
+    RELAYED_HANDSHAKE = "relayed handshake"
+    RELAY_SERVICE = "relay service"
     UNKNOWN = "unknown"
+
+
+_BY_PREFIX = {
+    DHT_PREFIX: Kind.DHT,
+    NOTE_PREFIX: Kind.NOTE,
+    DATA_PREFIX: Kind.TUNNEL_DATA,
+    HANDSHAKE_PREFIX: Kind.RELAYED_HANDSHAKE,
+    SERVICE_PREFIX: Kind.RELAY_SERVICE,
+}
 
 
 def classify(data: bytes) -> Kind:
@@ -45,10 +58,8 @@ def classify(data: bytes) -> Kind:
     if not data:
         return Kind.UNKNOWN
     first = data[0]
-    if first == DHT_PREFIX:
-        return Kind.DHT
-    if first == NOTE_PREFIX:
-        return Kind.NOTE
+    if first in _BY_PREFIX:
+        return _BY_PREFIX[first]
     if 1 <= first <= 5 and data[1:4] == RESERVED:
         return Kind.TUNNEL_HANDSHAKE if first <= 3 else Kind.TUNNEL_DATA
     if first <= 3 and len(data) >= STUN_HEADER and data[4:8] == STUN_COOKIE:

@@ -16,7 +16,7 @@ from dhtvpn.nat.demux import DHT_PREFIX_BYTES, NOTE_PREFIX_BYTES, Kind, classify
 from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
 from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
-from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter
+from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter, relay_filter
 
 if TYPE_CHECKING:
     from dhtvpn.nat.stun_router import StunRouter
@@ -40,7 +40,7 @@ _SEND_DROPS = {
     errno.EMSGSIZE: "send_too_long",
 }
 
-_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN))
+_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN, Kind.RELAY_SERVICE))
 
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
@@ -67,6 +67,7 @@ class UdpPort:
         self._thinning = Thinning(now)
         self._filtering = False
         self._index_tag: int | None = None
+        self._relaying = False
         self._on_exhausted: Callable[[], None] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._review: asyncio.TimerHandle | None = None
@@ -130,19 +131,21 @@ class UdpPort:
         """The kernel delivers types 4 and 5 to the engine's sockets."""
         return self._sockets.kernel_demux
 
-    def filter_in_kernel(self, index_tag: int | None) -> None:
+    def filter_in_kernel(self, index_tag: int | None, *, relaying: bool = False) -> None:
         """From now on let the kernel drop what nobody here takes (socket_filter.py).
 
         ``index_tag``: the upper 16 bits of every receiver index of our tunnels; None: there are none.
+        ``relaying``: what is to be relayed is for us, whatever its index.
         Where the kernel refuses, everything is read and dropped here, as before.
         """
-        self._filtering, self._index_tag = True, index_tag
+        self._filtering, self._index_tag, self._relaying = True, index_tag, relaying
         self._attach_filters()
-        if index_tag is None or not self._sockets.kernel_demux:
+        if not self._sockets.kernel_demux or (index_tag is None and not relaying):
             return
+        program = relay_filter() if index_tag is None else engine_filter(index_tag)
         for engine in self._sockets.engine.values():
             with contextlib.suppress(OSError):
-                attach(engine, engine_filter(index_tag))
+                attach(engine, program)
 
     def count_kernel_drops(self) -> None:
         """Bring ``port.kernel`` and ``port.kernel_data`` in ``drops`` up to date: what the kernel dropped at
@@ -192,9 +195,17 @@ class UdpPort:
         """Who gets handshake messages, types 1-3."""
         self._handlers[Kind.TUNNEL_HANDSHAKE] = handler
 
+    def on_relayed_handshake(self, handler: DatagramHandler) -> None:
+        """Who gets handshake messages that come through a relay, prefix included."""
+        self._handlers[Kind.RELAYED_HANDSHAKE] = handler
+
+    def on_relay_service(self, handler: DatagramHandler) -> None:
+        """Who gets what members and volunteers say to each other about relaying, prefix included."""
+        self._handlers[Kind.RELAY_SERVICE] = handler
+
     def on_data(self, handler: DatagramHandler) -> None:
-        """Who gets data messages, types 4 and 5, that reach the control socket: all of them without
-        :attr:`kernel_demux`, none with it."""
+        """Who gets data messages, types 4 and 5, relayed or not, that reach the control socket: all of them
+        without :attr:`kernel_demux`, none with it."""
         self._handlers[Kind.TUNNEL_DATA] = handler
 
     def send(self, data: bytes, endpoint: Endpoint) -> bool:
@@ -295,7 +306,9 @@ class UdpPort:
     def _attach_filters(self) -> None:
         data = not self._sockets.kernel_demux
         for family, control in self._sockets.control.items():
-            program = control_filter(family, self._index_tag, self._thinning.sources, data=data)
+            program = control_filter(
+                family, self._index_tag, self._thinning.sources, data=data, relaying=self._relaying
+            )
             try:
                 attach(control, program)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""Let the kernel hand data messages to the engine: SO_REUSEPORT with a filter of five instructions.
+"""Let the kernel hand data messages to the engine: SO_REUSEPORT with a filter of six instructions.
 
 Two sockets share the port. The first one bound has index 0 (control), the second index 1 (engine). The
 kernel runs the filter over the UDP payload of every datagram and delivers to the socket whose index it
@@ -8,6 +8,8 @@ returns (socket(7), SO_ATTACH_REUSEPORT_CBPF, Linux 4.5).
 import ctypes
 import socket
 import struct
+
+from dhtvpn.mesh.relay_wire import DATA_PREFIX
 
 SO_ATTACH_REUSEPORT_CBPF = getattr(socket, "SO_ATTACH_REUSEPORT_CBPF", 51)
 """asm-generic/socket.h; the socket module does not name it."""
@@ -21,8 +23,9 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 
 INSTRUCTIONS: tuple[tuple[int, int, int, int], ...] = (
     (_LOAD_BYTE, 0, 0, 0),  # A = payload[0]; an empty payload ends the program with 0: control
-    (_JUMP_IF_EQUAL, 2, 0, 4),  # WireGuard transport data
-    (_JUMP_IF_EQUAL, 1, 0, 5),  # our AES-256-GCM transport data
+    (_JUMP_IF_EQUAL, 3, 0, 4),  # WireGuard transport data
+    (_JUMP_IF_EQUAL, 2, 0, 5),  # our AES-256-GCM transport data
+    (_JUMP_IF_EQUAL, 1, 0, DATA_PREFIX),  # either of them through a relay
     (_RETURN, 0, 0, CONTROL_INDEX),
     (_RETURN, 0, 0, ENGINE_INDEX),
 )

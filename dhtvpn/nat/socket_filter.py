@@ -15,6 +15,14 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from dhtvpn.mesh.relay_wire import (
+    DATA_HEADER,
+    DATA_PREFIX,
+    HANDSHAKE_HEADER,
+    HANDSHAKE_PREFIX,
+    SERVICE_PREFIX,
+    SERVICE_SIZE,
+)
 from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
@@ -87,13 +95,19 @@ class _Assembler:
 
 
 def control_filter(
-    family: int, index_tag: int | None, thinned: Mapping[bytes, int] | None = None, *, data: bool = False
+    family: int,
+    index_tag: int | None,
+    thinned: Mapping[bytes, int] | None = None,
+    *,
+    data: bool = False,
+    relaying: bool = False,
 ) -> tuple[Instruction, ...]:
     """For a control socket of ``family`` (4 or 6).
 
     ``index_tag``: the upper 16 bits of every receiver index of ours; None: no tunnels here, so none of their
     messages. ``thinned`` maps the first 4 (IPv4) or 8 (IPv6: /64) bytes of a source address to n: one in
     2**n of what strangers may send passes. ``data``: data messages are for this socket too.
+    ``relaying``: so is what is to be relayed.
     """
     assembler = _Assembler()
     add, place = assembler.add, assembler.place
@@ -101,6 +115,11 @@ def control_filter(
     add(_JUMP_EQUAL, DHT_PREFIX, "dht")
     if index_tag is not None:
         add(_JUMP_EQUAL, NOTE_PREFIX, "note")
+    if index_tag is not None or relaying:
+        add(_JUMP_EQUAL, SERVICE_PREFIX, "relay service")
+        add(_JUMP_EQUAL, HANDSHAKE_PREFIX, "relayed handshake")
+        if data:
+            add(_JUMP_EQUAL, DATA_PREFIX, "relayed data")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
@@ -118,6 +137,8 @@ def control_filter(
         place("note")
         add(_LOAD_LENGTH)
         add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
+    if index_tag is not None or relaying:
+        _relay(assembler, None if relaying else index_tag, data=data)
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")
@@ -141,9 +162,26 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     assembler = _Assembler()
     assembler.add(_LOAD_WORD, UDP_HEADER)
     assembler.add(_JUMP_EQUAL, 4 << 24, "data")
-    assembler.add(_JUMP_EQUAL, 5 << 24, "data", "drop")
+    assembler.add(_JUMP_EQUAL, 5 << 24, "data")
+    assembler.add(_LOAD_BYTE, UDP_HEADER)
+    assembler.add(_JUMP_EQUAL, DATA_PREFIX, "", "drop")
+    _data(assembler, index_tag, DATA_HEADER)
     assembler.place("data")
     _data(assembler, index_tag)
+    assembler.place("take")
+    assembler.add(_RETURN, TAKE)
+    assembler.place("drop")
+    assembler.add(_RETURN, DROP)
+    return assembler.program()
+
+
+def relay_filter() -> tuple[Instruction, ...]:
+    """For the socket of a volunteer that gets what is to be relayed."""
+    assembler = _Assembler()
+    assembler.add(_LOAD_BYTE, UDP_HEADER)
+    assembler.add(_JUMP_EQUAL, DATA_PREFIX, "", "drop")
+    assembler.add(_LOAD_LENGTH)
+    assembler.add(_JUMP_GREATER, UDP_HEADER + DATA_HEADER + DATA_LEAST - 1, "take", "drop")
     assembler.place("take")
     assembler.add(_RETURN, TAKE)
     assembler.place("drop")
@@ -224,11 +262,33 @@ def _handshakes(assembler: _Assembler, index_tag: int) -> None:
         add(_JUMP_EQUAL, _tag(index_tag), "take", "drop")
 
 
-def _data(assembler: _Assembler, index_tag: int) -> None:
+def _data(assembler: _Assembler, index_tag: int, start: int = 0) -> None:
+    """A data message that begins at ``start``."""
     assembler.add(_LOAD_LENGTH)
-    assembler.add(_JUMP_GREATER, UDP_HEADER + DATA_LEAST - 1, "", "drop")
-    assembler.add(_LOAD_HALF, UDP_HEADER + 6)
+    assembler.add(_JUMP_GREATER, UDP_HEADER + start + DATA_LEAST - 1, "", "drop")
+    assembler.add(_LOAD_HALF, UDP_HEADER + start + 6)
     assembler.add(_JUMP_EQUAL, _tag(index_tag), "take", "drop")
+
+
+def _relay(assembler: _Assembler, index_tag: int | None, *, data: bool) -> None:
+    """Registrations and their answers are short; handshake messages have three lengths."""
+    add, place = assembler.add, assembler.place
+    place("relay service")
+    add(_LOAD_LENGTH)
+    add(_JUMP_GREATER, UDP_HEADER + SERVICE_SIZE, "drop", "stranger")
+    place("relayed handshake")
+    add(_LOAD_LENGTH)
+    for size in HANDSHAKE_SIZES.values():
+        add(_JUMP_EQUAL, UDP_HEADER + HANDSHAKE_HEADER + size, "stranger")
+    add(_RETURN, DROP)
+    if not data:
+        return
+    place("relayed data")
+    if index_tag is not None:
+        _data(assembler, index_tag, DATA_HEADER)
+    else:
+        add(_LOAD_LENGTH)
+        add(_JUMP_GREATER, UDP_HEADER + DATA_HEADER + DATA_LEAST - 1, "take", "drop")
 
 
 def _thin(assembler: _Assembler, family: int, thinned: Mapping[bytes, int]) -> None:

@@ -13,7 +13,7 @@ The path belongs to the tunnel once a session is up: it follows authenticated pa
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from dhtvpn.endpoint import Endpoint
@@ -36,9 +36,18 @@ GRACE_S = 0.25
 UNREACHABLE_AFTER_S = 25.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts; doubled each time, with jitter, so that nodes do not try in step."""
+LEAST_PAUSE_S = 0.5
+"""However often the peer says that it begins an attempt."""
 LINGER_S = 3.0
 """An agent answers checks this long after its session: the other side may still be checking."""
 KNOWN_ENDPOINTS = 4
+RELAY_AFTER_S = 0.5
+"""A direct path usually takes less; where it takes longer, packets go through a relay meanwhile."""
+
+
+async def no_relays(peer: Peer) -> Sequence[Endpoint]:
+    """Where no relay is used."""
+    return ()
 
 
 class Agent(Protocol):
@@ -69,7 +78,10 @@ class Connector:
         own_candidates: Callable[[], Sequence[Candidate]],
         changed: Callable[[Peer], None],
         negotiations: asyncio.Semaphore,
+        ways_by_relay: Callable[[Peer], Awaitable[Sequence[Endpoint]]] = no_relays,
     ) -> None:
+        self._ways_by_relay = ways_by_relay
+        self._poked = asyncio.Event()
         self.peer = peer
         self._tunnels = tunnels
         self._make_agent = make_agent
@@ -111,16 +123,33 @@ class Connector:
         self._attempt = asyncio.create_task(self._connect(self._attempt), name=f"connect {self.peer.id}")
 
     def session_up(self) -> None:
-        """A handshake with the peer is complete, whichever way it came."""
-        self._session.set()
+        """A handshake with the peer is complete, whichever way it came. Through a relay it is a beginning:
+        the attempt at a direct path goes on."""
+        if not self.peer.relayed:
+            self._session.set()
+            self._poked.set()
         if self.peer.move(Occasion.SESSION_UP):
             self._changed(self.peer)
         self.remember_endpoint()
+        if self.peer.relayed:
+            self.start()
+
+    def poke(self) -> None:
+        """The peer begins an attempt now: do not wait for the end of our pause."""
+        self._poked.set()
+        if self.peer.relayed:
+            self.start()
+
+    def fell_back(self) -> None:
+        """The direct path is lost, and packets go through a relay now: try for another direct one."""
+        self._session.clear()
+        self._changed(self.peer)
+        self.start()
 
     def remember_endpoint(self) -> None:
         """Put the endpoint in use first among those that worked."""
         endpoint = self.peer.endpoint
-        if endpoint is not None:
+        if endpoint is not None and not self.peer.relayed:
             others = [known for known in self.known_endpoints if known != endpoint]
             self.known_endpoints = [endpoint, *others][:KNOWN_ENDPOINTS]
 
@@ -167,12 +196,18 @@ class Connector:
             late = not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S
             if late and self.peer.move(Occasion.NO_PATH):
                 self._changed(self.peer)
-            await _wait(session, pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            length = pause * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
+            await _wait(session, LEAST_PAUSE_S)
+            poked = await _wait(self._poked, length - LEAST_PAUSE_S)
+            pause = FIRST_PAUSE_S if poked else min(2 * pause, LONGEST_PAUSE_S)
+            self._poked.clear()
 
     async def _try_once(self, session: asyncio.Event) -> None:
         """Both ways at once, until the session is up or both have failed."""
-        ways = [asyncio.create_task(self._knock(session))]
+        ways = [
+            asyncio.create_task(self._knock(session)),
+            asyncio.create_task(self._knock_by_relay(session)),
+        ]
         if self._credentials is not None:
             ways.append(asyncio.create_task(self._negotiate_in_turn(self._credentials, session)))
         try:
@@ -185,6 +220,18 @@ class Connector:
     async def _knock(self, session: asyncio.Event) -> None:
         for _ in range(KNOCKS if self.known_endpoints else 0):
             self._tunnels.knock(self.peer, self.known_endpoints)
+            if await _wait(session, KNOCK_INTERVAL_S):
+                return
+
+    async def _knock_by_relay(self, session: asyncio.Event) -> None:
+        """A session through a relay, where there is none yet and a direct path takes its time."""
+        if await _wait(session, RELAY_AFTER_S):
+            return
+        for _ in range(KNOCKS):
+            ways = () if self.peer.path is not None else await self._ways_by_relay(self.peer)
+            if not ways or session.is_set() or self.peer.path is not None:
+                return
+            self._tunnels.knock(self.peer, ways)
             if await _wait(session, KNOCK_INTERVAL_S):
                 return
 
@@ -210,10 +257,12 @@ class Connector:
                 return
             endpoint = finding.result()
             log.info("peer %s: path found to %s", self.peer.id, endpoint)
+            before = self.peer.endpoint if self.peer.relayed else None
             self._tunnels.aim(self.peer, endpoint)
             if credentials.controlling:
                 self._tunnels.initiate(self.peer)
-            await _wait(session, HANDSHAKE_DEADLINE_S)
+            if not await _wait(session, HANDSHAKE_DEADLINE_S) and before is not None:
+                self._tunnels.aim(self.peer, before)
         except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:

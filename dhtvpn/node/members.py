@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dhtvpn.discovery.sources import REMEMBERED
@@ -14,10 +14,11 @@ from dhtvpn.membership.addresses import Claim, holders, ipv6_address
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.membership.pairwise import ice_credentials, tunnel_psk
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.node.connector import AgentMaker, Connector
+from dhtvpn.node.connector import AgentMaker, Connector, no_relays
+from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import EndpointRecord
+from dhtvpn.records.record import Candidate, CandidateKind, EndpointRecord
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ class Members:
         make_agent: AgentMaker,
         changed: Callable[[Peer], None],
         drops: Drops,
+        relaying: Relaying | None = None,
     ) -> None:
+        self._relaying = relaying
         self._network_id = network_id
         self._identity = identity
         self._session_nonce = session_nonce
@@ -121,15 +124,29 @@ class Members:
         if claim != member.claim:
             member.claim = claim
             self._assign_ipv4()
+        usable = self._surroundings.usable(record.candidates)
+        relays = (candidate.endpoint for candidate in usable if candidate.kind is CandidateKind.RELAY)
+        member.peer.relays = tuple(relays)
+        self._candidates_arrived(member, record.session_nonce, usable)
+
+    def signalled(self, peer: Peer, nonce: bytes, candidates: Sequence[Candidate]) -> None:
+        """The peer itself says where it may be reached, and tries for a direct path now."""
+        member = self.of(peer)
+        if member is not None:
+            self._candidates_arrived(member, nonce, self._surroundings.usable(candidates))
+            member.connector.poke()
+
+    def _candidates_arrived(self, member: Member, nonce: bytes, usable: Sequence[Candidate]) -> None:
+        node_key = member.claim.node_key
         credentials = ice_credentials(
-            self._identity.shared_secret(record.node_key),
+            self._identity.shared_secret(node_key),
             self._identity.node_key,
             self._session_nonce,
-            record.node_key,
-            record.session_nonce,
+            node_key,
+            nonce,
         )
-        candidates = self._surroundings.usable(record.candidates)
-        member.connector.record_arrived(record.session_nonce, credentials, candidates)
+        direct = [candidate for candidate in usable if candidate.kind is not CandidateKind.RELAY]
+        member.connector.record_arrived(nonce, credentials, direct)
 
     def record_expired(self, node_key: bytes) -> None:
         """The directory has no record of the member any more. A session that works goes on without."""
@@ -186,7 +203,10 @@ class Members:
             own_candidates=self._surroundings.candidates,
             changed=self._changed,
             negotiations=self._negotiations,
+            ways_by_relay=no_relays if self._relaying is None else self._relaying.ways_to,
         )
+        if self._relaying is not None:
+            self._relaying.peer_added(peer)
         member = Member(peer, connector, claim)
         self._members[claim.node_key] = member
         psk = tunnel_psk(self._network_id.secret, self._identity.node_key, claim.node_key)

@@ -21,6 +21,7 @@ from dhtvpn.identity import Identity, short_id
 from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
+from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
@@ -39,12 +40,14 @@ from dhtvpn.node.members import Members
 from dhtvpn.node.memory import Memory
 from dhtvpn.node.mtu_routes import MtuRoutes
 from dhtvpn.node.on_demand import OnDemand
+from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
-from dhtvpn.records.record import EndpointRecord
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind, EndpointRecord
 from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
 from dhtvpn.wireguard.device import Device
@@ -109,6 +112,7 @@ class Node:
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
         self._last_stranger = -STRANGER_PAUSE_S
         self._background: set[asyncio.Task[None]] = set()
+        self._servers: list[Endpoint] = []
         self._surveyed = asyncio.Event()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
@@ -117,13 +121,16 @@ class Node:
             device=device,
             engine=local_end.engine,
             table=self.table,
-            send=port.send,
+            send=self._send_handshake,
             drops=drops,
             listener=self,
             features=local_end.features,
         )
-        self.liveness = Liveness(
-            send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
+        self.relaying = self._make_relaying()
+        self.relaying.use(self.tunnels)
+        self.liveness = self._make_liveness()
+        self.paths = PathChanges(
+            tunnels=self.tunnels, liveness=self.liveness, relaying=self.relaying, moved=self._path_moved
         )
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -147,9 +154,36 @@ class Node:
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
         local_end.listener = self
+        self._take_datagrams(device.index_tag)
+
+    def _take_datagrams(self, index_tag: int) -> None:
+        port = self.port
         port.on_tunnel(self.tunnels.datagram_received)
-        port.filter_in_kernel(device.index_tag)
+        port.on_relayed_handshake(self.relaying.handshake_received)
+        port.on_relay_service(self.relaying.client.datagram_received)
+        port.filter_in_kernel(index_tag)
         port.stun.on_unanswered_check(self.members.checked)
+
+    def _make_relaying(self) -> Relaying:
+        return Relaying(
+            secret=self.config.network_id.secret,
+            own_key=self._identity.node_key,
+            table=self.table,
+            send=self.port.send,
+            homes_changed=self._homes_changed,
+            path_failed=self._path_doubted,
+            stranger=self.stranger_knocked,
+            drops=self.drops,
+        )
+
+    def _make_liveness(self) -> Liveness:
+        return Liveness(
+            send_frame=self.tunnels.send_frame,
+            answer_frame=self.tunnels.answer_frame,
+            send_frame_to=self.tunnels.send_frame_to,
+            random_bytes=self._random_bytes,
+            lost=self._path_lost,
+        )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
         return Members(
@@ -162,6 +196,7 @@ class Node:
             make_agent=make_agent,
             changed=self._peer_changed,
             drops=self.drops,
+            relaying=self.relaying,
         )
 
     def _make_on_demand(self) -> OnDemand:
@@ -237,6 +272,7 @@ class Node:
             self.on_demand.run(),
             self._save_loop(),
             self._expire_stock_loop(),
+            self.relaying.run(self._relay_candidates),
         ]
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
@@ -269,6 +305,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.on_demand.close()
+        await self.paths.close()
         await self.liveness.close()
         self.path_probes.close()
         await self._mtu_routes.close()
@@ -289,6 +326,8 @@ class Node:
         member.connector.session_up()
         self.liveness.watch(peer)
         self.path_probes.watch(peer)
+        if peer.relayed:
+            self._signal(peer)
 
     def frame_received(self, peer: Peer, frame: frames.Frame) -> None:
         match frame:
@@ -301,6 +340,8 @@ class Node:
                 self.liveness.frame_received(peer, frame)
             case frames.Probe() | frames.ProbeAck():
                 self.path_probes.frame_received(peer, frame)
+            case frames.Signal():
+                self._signalled(peer, frame)
             case frames.Goodbye():
                 member = self.members.of(peer)
                 if member is not None:
@@ -314,8 +355,13 @@ class Node:
             member.connector.remember_endpoint()
         self.path_probes.endpoint_moved(peer)
 
+    def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
+        if self.members.of(peer) is not None:
+            self.paths.heard_elsewhere(peer, endpoint)
+
     def packets_moved(self, peer: Peer) -> None:
         self.path_probes.packets_moved(peer)
+        self.paths.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
         self.path_probes.refused(peer, size)
@@ -352,7 +398,7 @@ class Node:
     # Loops
 
     async def _survey_loop(self, remembered: Sequence[Endpoint]) -> None:
-        servers = await first_endpoints(self._known_names, remembered, self._families)
+        servers = self._servers = await first_endpoints(self._known_names, remembered, self._families)
         for number in range(1 << 62):
             known = self.sources.contacts()
             try:
@@ -366,6 +412,7 @@ class Node:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
                 self.announcer.announce()
+                self._signal_relayed()
             self._surveyed.set()
             await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
 
@@ -450,7 +497,9 @@ class Node:
     def _peer_changed(self, peer: Peer) -> None:
         match peer.state:
             case PeerState.CONNECTED:
-                text = f"{peer.name} ({peer.ipv4 or peer.ipv6}) is connected at {peer.endpoint}"
+                how = f"through the relay at {self.relaying.describe(peer.endpoint)}"
+                where = how if peer.relayed else f"at {peer.endpoint}"
+                text = f"{peer.name} ({peer.ipv4 or peer.ipv6}) is connected {where}"
             case PeerState.CONNECTING:
                 text = f"{peer.name}: connecting"
             case PeerState.UNREACHABLE:
@@ -472,13 +521,59 @@ class Node:
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
-    def _path_lost(self, peer: Peer) -> None:
-        self.path_probes.forget(peer)
+    def _homes_changed(self) -> None:
+        self.announcer.announce()
+
+    def _path_doubted(self, peer: Peer) -> None:
+        self.liveness.doubt(peer)
+
+    def _path_moved(self, peer: Peer) -> None:
+        """The peer's packets take another path, which works."""
         member = self.members.of(peer)
+        if member is None:
+            return
+        self.path_probes.watch(peer)
+        if peer.relayed:
+            member.connector.fell_back()
+            self._signal(peer)
+        else:
+            member.connector.session_up()
+            self._peer_changed(peer)
+
+    def _path_lost(self, peer: Peer) -> None:
+        member = self.members.of(peer)
+        if member is not None and self.paths.fall_back(peer):
+            return
+        self.path_probes.forget(peer)
         if member is not None:
             member.connector.path_lost()
             if self.on_demand.full():
                 self.on_demand.wanted(peer.ipv6, fresh=True)  # it may be elsewhere now, and we are not told
+
+    def _signal(self, peer: Peer) -> None:
+        """Tell a relayed peer where we can be reached, and that we try now."""
+        candidates = [(c.kind.value, c.endpoint) for c in self.surroundings.candidates()]
+        self.tunnels.send_frame(peer, frames.Signal(self._session_nonce, tuple(candidates)))
+
+    def _signal_relayed(self) -> None:
+        for peer in self.table.connected():
+            if peer.relayed:
+                self._signal(peer)
+
+    def _signalled(self, peer: Peer, signal: frames.Signal) -> None:
+        kinds = {kind.value: kind for kind in CandidateKind}
+        known = [Candidate(endpoint, kinds[kind]) for kind, endpoint in signal.candidates if kind in kinds]
+        self.members.signalled(peer, signal.session_nonce, known)
+
+    def _send_handshake(self, data: bytes, endpoint: Endpoint) -> None:
+        if is_relayed(endpoint):
+            self.relaying.send_handshake(data, endpoint)
+        else:
+            self.port.send(data, endpoint)
+
+    def _relay_candidates(self) -> list[Endpoint]:
+        """Who may be a volunteer that relays: those we were told of first."""
+        return list(dict.fromkeys([*self._servers, *self.sources.contacts()]))
 
     async def _save_soon(self) -> None:
         self._save()
@@ -511,12 +606,16 @@ class Node:
             node_key=self._identity.node_key,
             name=self.config.hostname,
             session_nonce=self._session_nonce,
-            candidates=self.surroundings.candidates(),
+            candidates=self._published_candidates(),
             ipv4_attempt=self.claim.attempt,
             since=self.claim.since,
             features=0,
             leaving=False,
         )
+
+    def _published_candidates(self) -> tuple[Candidate, ...]:
+        relays = [Candidate(endpoint, CandidateKind.RELAY) for endpoint in self.relaying.client.homes]
+        return (*self.surroundings.candidates()[: MAX_CANDIDATES - len(relays)], *relays)
 
     def taken_ipv4(self) -> set[IPv4Address]:
         """Overlay addresses that somebody holds, as far as this node knows."""

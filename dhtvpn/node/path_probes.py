@@ -11,8 +11,9 @@ from typing import Final
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
-from dhtvpn.mesh.path_mtu import IPV4_OVERHEAD, IPV6_OVERHEAD, PathMtu
+from dhtvpn.mesh.path_mtu import IPV4_OVERHEAD, IPV6_OVERHEAD, RELAY_OVERHEAD, PathMtu
 from dhtvpn.mesh.peers import Peer
+from dhtvpn.mesh.relayed import is_relayed
 
 log = logging.getLogger(__name__)
 
@@ -146,4 +147,6 @@ class PathProbes:
 
 
 def _overhead(endpoint: Endpoint) -> int:
+    if is_relayed(endpoint):
+        return IPV6_OVERHEAD + RELAY_OVERHEAD
     return IPV6_OVERHEAD if endpoint.is_ipv6 else IPV4_OVERHEAD

@@ -80,7 +80,8 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
         "ipv6": str(peer.ipv6),
         "state": peer.state.value,
         "path": peer.path,
-        "endpoint": _text(peer.endpoint),
+        "endpoint": None if peer.relayed else _text(peer.endpoint),
+        "relay": relay_document(node, peer),
         "rtt_ms": None if peer.rtt_ms is None else round(peer.rtt_ms, 2),
         "cipher": peer.cipher,
         "mtu": peer.mtu,
@@ -90,6 +91,12 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
         "found_by": _found_by(node, peer),
         "stock": peer.node_key is None,
     }
+
+
+def relay_document(node: "Node", peer: Peer) -> dict[str, Any] | None:
+    """Whom the peer's packets go through; None where there is nobody."""
+    volunteer = node.relaying.describe(peer.endpoint) if peer.path == "relayed" else None
+    return None if volunteer is None else {"kind": "volunteer", "endpoint": str(volunteer)}
 
 
 def sources_document(node: "Node") -> list[dict[str, Any]]:

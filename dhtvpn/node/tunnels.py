@@ -17,8 +17,9 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.mesh import frames
-from dhtvpn.mesh.path_mtu import DEFAULT_MTU
-from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.mesh.path_mtu import DEFAULT_MTU, RELAYED_MTU
+from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
+from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.wireguard import events as wg
 from dhtvpn.wireguard.device import Device
 
@@ -33,6 +34,8 @@ class TunnelListener(Protocol):
     def frame_received(self, peer: Peer, frame: frames.Frame) -> None: ...
 
     def endpoint_moved(self, peer: Peer) -> None: ...
+
+    def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None: ...
 
     def packets_moved(self, peer: Peer) -> None: ...
 
@@ -66,6 +69,8 @@ class Tunnels:
         self._features = features
         self._timer: asyncio.TimerHandle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
+        self._vias: dict[int, tuple[Endpoint | None, int | None]] = {}
+        self._own_relay_ids: tuple[bytes, ...] = ()
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
         """Let ``peer`` make sessions. ``timestamp`` is the greatest TAI64N stamp seen of it before."""
@@ -73,6 +78,8 @@ class Tunnels:
         if timestamp is not None:
             core.greatest_timestamp = timestamp
         self._engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
+        if peer.relay_id:
+            self._engine.set_relay_id(peer.number, peer.relay_id)
         self._flush()
 
     def update_allowed_ips(self, peer: Peer) -> None:
@@ -95,8 +102,29 @@ class Tunnels:
     def aim(self, peer: Peer, endpoint: Endpoint) -> None:
         """Send this peer's datagrams to ``endpoint`` from now on."""
         peer.endpoint = endpoint
+        peer.unanswered_since = None
         self._device.peer(peer.tunnel_key).set_endpoint(endpoint)
         self._engine.set_endpoint(peer.number, endpoint)
+
+    def set_via(self, via: int, endpoint: Endpoint | None, carrier: int | None) -> None:
+        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier``."""
+        self._vias[via] = endpoint, carrier
+        self._engine.set_via(via, endpoint, carrier)
+
+    def remove_via(self, via: int) -> None:
+        """Use relay ``via`` no more."""
+        if self._vias.pop(via, None) is not None:
+            self._engine.remove_via(via)
+
+    def set_own_relay_ids(self, relay_ids: Sequence[bytes]) -> None:
+        """What relays call us, in every epoch that members may be in."""
+        self._own_relay_ids = tuple(relay_ids)
+        self._engine.set_own_relay_ids(relay_ids)
+
+    def set_relay_id(self, peer: Peer, relay_id: bytes) -> None:
+        """What relays call ``peer`` now."""
+        peer.relay_id = relay_id
+        self._engine.set_relay_id(peer.number, relay_id)
 
     def initiate(self, peer: Peer) -> None:
         """Start a handshake with ``peer`` at its endpoint, in place of one that is under way elsewhere."""
@@ -130,6 +158,17 @@ class Tunnels:
     def send_frame(self, peer: Peer, frame: frames.Frame) -> None:
         self._engine.send(peer.number, frames.encode(frame))
 
+    def answer_frame(self, peer: Peer, frame: frames.Frame) -> None:
+        """Send ``frame`` by the path that the peer's newest one came by."""
+        if peer.heard_at is None or peer.heard_at == peer.endpoint:
+            self.send_frame(peer, frame)
+        else:
+            self.send_frame_to(peer, peer.heard_at, frame)
+
+    def send_frame_to(self, peer: Peer, endpoint: Endpoint, frame: frames.Frame) -> None:
+        """Send ``frame`` to ``endpoint``, wherever everything else goes."""
+        self._engine.send_to(peer.number, endpoint, frames.encode(frame))
+
     def send_probe(self, peer: Peer, plaintext: bytes) -> None:
         """Send a frame as long as it is, unfragmented or not at all."""
         self._engine.send_probe(peer.number, plaintext)
@@ -137,7 +176,8 @@ class Tunnels:
     def set_mtu(self, peer: Peer, mtu: int | None) -> None:
         """Hold packets to what the peer's path takes; None: nothing is known of it."""
         peer.mtu = mtu
-        self._engine.set_path_mtu(peer.number, DEFAULT_MTU if mtu is None else mtu)
+        unknown = RELAYED_MTU if peer.relayed else DEFAULT_MTU
+        self._engine.set_path_mtu(peer.number, unknown if mtu is None else mtu)
 
     def last_handshake(self, peer: Peer) -> float | None:
         """Monotonic seconds of the last completed handshake, None before the first."""
@@ -166,16 +206,7 @@ class Tunnels:
         now = time.monotonic()
         match event:
             case engine_events.Activity():
-                peer.rx_bytes, peer.tx_bytes = event.rx_bytes, event.tx_bytes
-                for happened, occasion in (
-                    (event.received, core.data_received),
-                    (event.keepalive_received, core.keepalive_received),
-                    (event.sent, core.data_sent),
-                    (event.keepalive_sent, core.keepalive_sent),
-                ):
-                    if happened:
-                        occasion(now)
-                self._listener.packets_moved(peer)
+                self._moved(peer, event, now)
             case engine_events.KeypairConfirmed():
                 core.keypair_confirmed(event.local_index)
                 self._listener.session_up(peer)
@@ -185,21 +216,46 @@ class Tunnels:
                 peer.endpoint = event.endpoint
                 core.set_endpoint(event.endpoint)
                 self._listener.endpoint_moved(peer)
+            case engine_events.HeardElsewhere():
+                self._listener.heard_elsewhere(peer, event.endpoint)
             case engine_events.ProbeRefused():
                 self._listener.probe_refused(peer, event.size)
             case engine_events.ControlFrame():
+                peer.heard_at = event.source
                 self._frame_received(peer, event.plaintext)
             case _:
                 assert_never(event)
         self._flush()
+
+    def _moved(self, peer: Peer, event: engine_events.Activity, now: float) -> None:
+        core = self._device.peer(peer.tunnel_key)
+        peer.rx_bytes, peer.tx_bytes = event.rx_bytes, event.tx_bytes
+        _note_silence(peer, event, now)
+        for happened, occasion in (
+            (event.received, core.data_received),
+            (event.keepalive_received, core.keepalive_received),
+            (event.sent, core.data_sent),
+            (event.keepalive_sent, core.keepalive_sent),
+        ):
+            if happened:
+                occasion(now)
+        self._listener.packets_moved(peer)
 
     def use_engine(self, engine: EngineProcess) -> None:
         """A new engine, in place of one that died with all keys: tell it the peers, make sessions anew."""
         self._engine = engine
         if self._asked:
             engine.resolve(self._asked)
+        if self._own_relay_ids:
+            engine.set_own_relay_ids(self._own_relay_ids)
+        for via, (endpoint, carrier) in self._vias.items():
+            engine.set_via(via, endpoint, carrier)
         for peer in self._table.all():
-            engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
+            engine.set_peer(peer.number, peer.allowed_ips, None)
+            if peer.relay_id:
+                engine.set_relay_id(peer.number, peer.relay_id)
+            if peer.endpoint is not None:
+                engine.set_endpoint(peer.number, peer.endpoint)
             self._tell_features(peer)
             self.set_mtu(peer, peer.mtu)
             if peer.endpoint is not None:
@@ -251,10 +307,30 @@ class Tunnels:
             case wg.KeypairsErased():
                 self._engine.erase_keypairs(peer.number)
             case wg.EndpointLearned():
-                peer.endpoint = event.endpoint
-                self._engine.set_endpoint(peer.number, event.endpoint)
-                self._listener.endpoint_moved(peer)
+                self._endpoint_learned(peer, event.endpoint)
             case wg.HandshakeFailed():
                 log.info("peer %s: no answer to our handshakes", peer.id)
             case _:
                 assert_never(event)
+
+    def _endpoint_learned(self, peer: Peer, endpoint: Endpoint) -> None:
+        """The peer has sent a handshake message from ``endpoint``, and was answered there. A path in use is
+        not left for a relay because of that: a message by the relay may just be the slower copy."""
+        connected = peer.state is PeerState.CONNECTED
+        if connected and peer.endpoint is not None and is_relayed(endpoint):
+            self._device.peer(peer.tunnel_key).set_endpoint(peer.endpoint)
+            self._listener.heard_elsewhere(peer, endpoint)
+            return
+        peer.endpoint = endpoint
+        self._engine.set_endpoint(peer.number, endpoint)
+        self._listener.endpoint_moved(peer)
+
+
+def _note_silence(peer: Peer, event: engine_events.Activity, now: float) -> None:
+    """Keep ``unanswered_since``: what comes by another path says nothing about the one in use."""
+    heard = event.rx_bytes - event.strayed_bytes
+    if heard != peer.heard_bytes:
+        peer.unanswered_since = None
+    elif event.sent and peer.unanswered_since is None:
+        peer.unanswered_since = now
+    peer.heard_bytes = heard

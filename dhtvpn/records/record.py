@@ -41,6 +41,8 @@ class CandidateKind(Enum):
     """What others saw as the source of the node's datagrams."""
     MAPPED = 3
     """A port that the router has opened on request."""
+    RELAY = 4
+    """A volunteer that relays to the node: not a place to check, but one to send through."""
 
 
 @dataclass(frozen=True)

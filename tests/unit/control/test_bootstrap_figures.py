@@ -29,6 +29,7 @@ STATUS = {
         "dht_sent_octets": 12_345_678_901,
         "stun_answered": 8,
     },
+    "relay": {"on": True, "sources": 2, "ids": 4, "relayed": 7, "relayed_octets": 9000},
     "drops": {"dht.rate_limit": 11, "stun.rate": 1},
 }
 

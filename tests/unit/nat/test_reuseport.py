@@ -1,4 +1,4 @@
-"""The filter's bytes, run by a small interpreter of the five instructions."""
+"""The filter's bytes, run by a small interpreter of the six instructions."""
 
 import pytest
 
@@ -22,8 +22,8 @@ def run_filter(payload: bytes) -> int:
 
 
 @pytest.mark.parametrize("first", range(256))
-def test_types_4_and_5_are_the_engines_and_all_else_is_for_control(first: int) -> None:
-    expected = ENGINE_INDEX if first in (4, 5) else CONTROL_INDEX
+def test_data_messages_are_the_engines_and_all_else_is_for_control(first: int) -> None:
+    expected = ENGINE_INDEX if first in (4, 5, 0xD9) else CONTROL_INDEX
     assert run_filter(bytes([first, 0, 0, 0])) == expected
 
 
@@ -31,6 +31,6 @@ def test_an_empty_payload_is_for_control() -> None:
     assert run_filter(b"") == CONTROL_INDEX
 
 
-def test_the_program_is_five_instructions_of_eight_bytes() -> None:
-    assert len(INSTRUCTIONS) == 5
-    assert len(PROGRAM) == 40
+def test_the_program_is_six_instructions_of_eight_bytes() -> None:
+    assert len(INSTRUCTIONS) == 6
+    assert len(PROGRAM) == 48

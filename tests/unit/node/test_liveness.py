@@ -94,7 +94,7 @@ async def test_traffic_counts_as_a_sign_of_life() -> None:
     path.cut = True
     path.liveness.watch(path.peer)
     for _ in range(600):
-        path.peer.rx_bytes += 100
+        path.peer.heard_bytes += 100
         await asyncio.sleep(0.1)
     assert not path.lost
     await path.liveness.close()

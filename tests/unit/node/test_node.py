@@ -91,7 +91,7 @@ class Bench:
             port=self._port(),
             sources=Sources([kademlia_source(self.directory)], dht=self.directory, drops=self.drops),
             local_end=SimpleNamespace(  # type: ignore[arg-type]
-                engine=SimpleNamespace(pid=1, offloads=("udp_gro",)),
+                engine=SimpleNamespace(pid=1, offloads=("udp_gro",), set_own_relay_ids=lambda ids: None),
                 features=0,
                 interface="dhtvpn0",
                 move=self._move_address,
@@ -113,6 +113,8 @@ class Bench:
             families={4},
             stun=ignore,
             on_tunnel=lambda handler: None,
+            on_relayed_handshake=lambda handler: None,
+            on_relay_service=lambda handler: None,
             filter_in_kernel=lambda index_tag: None,
             count_kernel_drops=lambda: None,
             send=lambda *_: None,

@@ -1,0 +1,158 @@
+"""What goes to and comes from a relay (docs/protocol/relay.md). Pure.
+
+A relay names members by *relay ids* of 7 bytes. An id is the hash of a *claim*, which members compute from
+the network secret, the epoch and a node key; whoever shows a volunteer the claim gets what is sent to the id.
+
+    to and from a volunteer                          inside the session with a member, h hops left
+    d9 | id (7) | data message                       2h | id (7) | data message
+    da | id (7) | 0 | own id (7) | handshake message 3h | id (7) | 0 | own id (7) | handshake message
+    db | kind (1) | body: registration, SERVICE_SIZE bytes at most
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from dhtvpn.errors import DecodeError
+
+DATA_PREFIX: Final = 0xD9
+HANDSHAKE_PREFIX: Final = 0xDA
+SERVICE_PREFIX: Final = 0xDB
+
+ID_SIZE: Final = 7
+CLAIM_SIZE: Final = 16
+TOKEN_SIZE: Final = 8
+NO_TOKEN: Final = bytes(TOKEN_SIZE)
+
+DATA_HEADER: Final = 1 + ID_SIZE
+"""Bytes before a data message: what a relay costs of the path MTU."""
+HANDSHAKE_HEADER: Final = 16
+
+SERVICE_SIZE: Final = 2 + CLAIM_SIZE + TOKEN_SIZE
+"""Bytes of a Register, the longest; no answer is longer than what it answers."""
+
+_REGISTER, _TOKEN, _REGISTERED, _REFUSED, _NOT_HERE, _STRANGER = range(1, 7)
+_LEASE = struct.Struct("!H")
+
+
+@dataclass(frozen=True)
+class Register:
+    """Member to volunteer: what comes for the id of ``claim`` is mine. NO_TOKEN asks for a token."""
+
+    claim: bytes
+    token: bytes
+
+
+@dataclass(frozen=True)
+class Token:
+    """Volunteer to member: repeat your Register with this token, which proves your address."""
+
+    token: bytes
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Volunteer to member: ``relay_id`` is yours for ``lease_s`` seconds from now."""
+
+    relay_id: bytes
+    lease_s: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Volunteer to member: no room for another registration from where you are."""
+
+    relay_id: bytes
+
+
+@dataclass(frozen=True)
+class NotHere:
+    """Volunteer to member: nobody has registered ``relay_id``; your datagram was dropped."""
+
+    relay_id: bytes
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Volunteer to whoever sent a datagram to be relayed: you are not registered; register first."""
+
+
+Service = Register | Token | Registered | Refused | NotHere | Stranger
+
+
+def relay_id(claim: bytes) -> bytes:
+    """The id that belongs to ``claim``: BLAKE2b, 7 bytes."""
+    return hashlib.blake2b(claim, digest_size=ID_SIZE, person=b"dhtvpn relay id").digest()
+
+
+def data_header(identity: bytes) -> bytes:
+    """What stands before a data message to the member ``identity`` on its way to a volunteer."""
+    return bytes((DATA_PREFIX,)) + identity
+
+
+def wrap_handshake(identity: bytes, own: bytes, message: bytes) -> bytes:
+    """A handshake message to the member ``identity`` by way of a volunteer; it is answered to ``own``."""
+    return b"".join((bytes((HANDSHAKE_PREFIX,)), identity, b"\0", own, message))
+
+
+def unwrap_handshake(datagram: bytes) -> tuple[bytes, bytes, bytes]:
+    """(for whom, from whom, message) of what :func:`wrap_handshake` made; the first byte is not looked at.
+
+    Raises DecodeError("relay_length").
+    """
+    if len(datagram) <= HANDSHAKE_HEADER:
+        raise DecodeError("relay_length")
+    return datagram[1:8], datagram[9:16], datagram[16:]
+
+
+def encode_service(message: Service) -> bytes:
+    """The datagram of ``message``, prefix included."""
+    match message:
+        case Register():
+            kind, body = _REGISTER, message.claim + message.token
+        case Token():
+            kind, body = _TOKEN, message.token
+        case Registered():
+            kind, body = _REGISTERED, message.relay_id + _LEASE.pack(message.lease_s)
+        case Refused():
+            kind, body = _REFUSED, message.relay_id
+        case NotHere():
+            kind, body = _NOT_HERE, message.relay_id
+        case Stranger():
+            kind, body = _STRANGER, b""
+    return bytes((SERVICE_PREFIX, kind)) + body
+
+
+def decode_service(datagram: bytes) -> Service:
+    """The reverse of :func:`encode_service`. Raises DecodeError("relay_length", "relay_kind")."""
+    if len(datagram) < 2:
+        raise DecodeError("relay_length")
+    kind, body = datagram[1], datagram[2:]
+    if kind not in _SIZES:
+        raise DecodeError("relay_kind")
+    if len(body) != _SIZES[kind]:
+        raise DecodeError("relay_length")
+    match kind:
+        case 1:
+            return Register(body[:CLAIM_SIZE], body[CLAIM_SIZE:])
+        case 2:
+            return Token(body)
+        case 3:
+            return Registered(body[:ID_SIZE], _LEASE.unpack(body[ID_SIZE:])[0])
+        case 4:
+            return Refused(body)
+        case 5:
+            return NotHere(body)
+        case _:
+            return Stranger()
+
+
+_SIZES: Final = {
+    _REGISTER: CLAIM_SIZE + TOKEN_SIZE,
+    _TOKEN: TOKEN_SIZE,
+    _REGISTERED: ID_SIZE + _LEASE.size,
+    _REFUSED: ID_SIZE,
+    _NOT_HERE: ID_SIZE,
+    _STRANGER: 0,
+}

@@ -1,0 +1,84 @@
+"""Moves a peer's packets from one path to another: off one that has died, back to a direct one that works.
+
+The session is the same on every path, so a move costs no handshake and no packet: both ends take what comes
+by either path. What decides is a ping that came back by the very path that is meant.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final, Protocol
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.peers import Peer
+from dhtvpn.mesh.relayed import is_relayed
+from dhtvpn.node.liveness import Liveness
+from dhtvpn.node.relaying import Relaying
+from dhtvpn.node.tunnels import Tunnels
+
+log = logging.getLogger(__name__)
+
+SILENCE_S: Final = 0.75
+"""Packets go out and nothing comes back: after this a path is doubted. Ours; a report of the engine comes
+every 0.25 s, and the answers to three pings are awaited before it is left."""
+
+
+class Moved(Protocol):
+    """Who is told that a peer's packets take another path."""
+
+    def __call__(self, peer: Peer) -> None: ...
+
+
+class PathChanges:
+    """``moved`` is called after every move."""
+
+    def __init__(self, *, tunnels: Tunnels, liveness: Liveness, relaying: Relaying, moved: Moved) -> None:
+        self._tunnels, self._liveness, self._relaying, self._moved = tunnels, liveness, relaying, moved
+        self._trials: dict[int, asyncio.Task[None]] = {}
+
+    def packets_moved(self, peer: Peer) -> None:
+        """The engine has reported what happened to ``peer``."""
+        since = peer.unanswered_since
+        if since is not None and time.monotonic() - since >= SILENCE_S:
+            peer.unanswered_since = None  # once for each silence
+            self._liveness.doubt(peer)
+
+    def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Something authentic came from ``peer`` by another path than ours to it."""
+        if is_relayed(endpoint):
+            if not peer.relayed:
+                self._liveness.doubt(peer)  # the peer may have lost the direct path
+        elif peer.number not in self._trials:
+            trial = asyncio.create_task(self._try(peer, endpoint), name=f"try {peer.id}")
+            self._trials[peer.number] = trial
+            trial.add_done_callback(lambda _: self._trials.pop(peer.number, None))
+
+    def fall_back(self, peer: Peer) -> bool:
+        """The path in use has died: go on through a relay, where there is one that has not failed."""
+        way = self._relaying.fall_back(peer)
+        if way is None:
+            return False
+        log.info("peer %s: going on through a relay", peer.id)
+        self._move(peer, way)
+        self._liveness.doubt(peer)  # whether it works is not known yet
+        return True
+
+    async def close(self) -> None:
+        """End every trial."""
+        trials = list(self._trials.values())
+        for trial in trials:
+            trial.cancel()
+        await asyncio.gather(*trials, return_exceptions=True)
+
+    async def _try(self, peer: Peer, endpoint: Endpoint) -> None:
+        rtt_ms = await self._liveness.try_path(peer, endpoint)
+        if rtt_ms is not None and peer.relayed:
+            log.info("peer %s: the direct path to %s works", peer.id, endpoint)
+            self._move(peer, endpoint)
+            peer.rtt_ms = rtt_ms
+
+    def _move(self, peer: Peer, endpoint: Endpoint) -> None:
+        peer.rtt_ms = None
+        self._tunnels.aim(peer, endpoint)
+        self._liveness.watch(peer)
+        self._moved(peer)

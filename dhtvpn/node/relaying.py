@@ -1,0 +1,239 @@
+"""Paths through relays: which there are to a peer, and what goes through them beside its data.
+
+Data messages pass between engine and relay; handshake messages pass here. A way through a relay is written
+as an endpoint (mesh.relayed), so whoever keeps and compares endpoints needs not know of relays.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import DecodeError
+from dhtvpn.membership.relay_claims import relay_claim
+from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.mesh.relay_wire import relay_id, unwrap_handshake, wrap_handshake
+from dhtvpn.mesh.relayed import Place, place_of, relayed
+from dhtvpn.node.relay_client import RelayClient
+from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.records.epochs import epoch_at, lookup_epochs
+
+log = logging.getLogger(__name__)
+
+MAX_PUBLISHED: Final = 2
+"""Volunteers of a peer's record that we register at: a hostile record must not send us around the world."""
+GUEST_DEADLINE_S: Final = 0.7
+"""How long a way through a volunteer that does not know us yet is waited for."""
+FAILED_S: Final = 30.0
+"""How long a relay that failed for a peer is not used for it."""
+EPOCH_CHECK_S: Final = 30.0
+
+
+class Relaying:
+    """Numbers the relays, knows everybody's relay ids, and chooses. ``send`` sends a datagram;
+    ``path_failed`` is told of a peer whose relay does not know it."""
+
+    def __init__(
+        self,
+        *,
+        secret: bytes,
+        own_key: bytes,
+        table: PeerTable,
+        send: Callable[[bytes, Endpoint], object],
+        homes_changed: Callable[[], None],
+        path_failed: Callable[[Peer], None],
+        stranger: Callable[[], None],
+        drops: Drops,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._secret, self._own_key, self._table = secret, own_key, table
+        self._send, self._path_failed, self._stranger = send, path_failed, stranger
+        self._drops, self._unix_time = drops, unix_time
+        self._tunnels: Tunnels | None = None
+        self._vias: dict[Endpoint, int] = {}
+        self._volunteers: dict[int, Endpoint] = {}
+        self._next_via = 1
+        self._failed: dict[Place, float] = {}
+        self._epochs: list[int] = []
+        self._own_ids: tuple[bytes, ...] = ()
+        self._claims: tuple[bytes, ...] = ()
+        self._peers_by_id: dict[bytes, Peer] = {}
+        self._peers_known = -1
+        self.client = RelayClient(
+            send=send,
+            claims=self.claims,
+            changed=homes_changed,
+            not_here=self._not_here,
+            lost=self._volunteer_lost,
+            drops=drops,
+        )
+
+    def use(self, tunnels: Tunnels) -> None:
+        """Whose engine is told of relays."""
+        self._tunnels = tunnels
+        self._follow_epoch()
+
+    async def run(self, candidates: Callable[[], Sequence[Endpoint]]) -> None:
+        """Find volunteers among ``candidates`` and keep up with the epochs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.client.run(candidates))
+            group.create_task(self._follow_epochs())
+
+    def claims(self) -> Sequence[bytes]:
+        """What we show volunteers: of the present epoch, and of the others in which members may be."""
+        self._follow_epoch()
+        return self._claims
+
+    def peer_added(self, peer: Peer) -> None:
+        """Compute what relays call ``peer``, before the engine hears of it."""
+        if peer.node_key is not None:
+            peer.relay_id = self._id_of(peer.node_key, epoch_at(self._unix_time()))
+
+    # Ways to a peer
+
+    async def ways_to(self, peer: Peer) -> list[Endpoint]:
+        """Ways that may work, the best first: through volunteers that the peer is at home with, and through
+        our own, which may be the same ones under another address."""
+        if peer.node_key is None:
+            return []
+        new = [relay for relay in peer.relays[:MAX_PUBLISHED] if not self.client.registered(relay)]
+        if new:
+            asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
+            await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
+        return self.ways_now(peer)
+
+    def ways_now(self, peer: Peer) -> list[Endpoint]:
+        """Of :meth:`ways_to`, those that can be used at once."""
+        known = dict.fromkeys([*peer.relays[:MAX_PUBLISHED], *self.client.homes])
+        ways = [self._way(peer, relay) for relay in known if self.client.registered(relay)]
+        return [way for way in ways if not self._has_failed(way)]
+
+    def fall_back(self, peer: Peer) -> Endpoint | None:
+        """Another way than the one in use, which has failed; None where there is none."""
+        if peer.endpoint is not None:
+            place = place_of(peer.endpoint)
+            if place is not None:
+                self._failed[place] = _now() + FAILED_S
+        return next(iter(self.ways_now(peer)), None)
+
+    def describe(self, endpoint: Endpoint | None) -> Endpoint | None:
+        """The volunteer that the way ``endpoint`` leads through; None for a direct path."""
+        place = None if endpoint is None else place_of(endpoint)
+        return None if place is None else self._volunteers.get(place.via)
+
+    # Handshake messages
+
+    def send_handshake(self, data: bytes, endpoint: Endpoint) -> None:
+        """Send a handshake message on the way ``endpoint``."""
+        place = place_of(endpoint)
+        peer = None if place is None else self._table.by_number(place.peer)
+        volunteer = None if place is None else self._volunteers.get(place.via)
+        if peer is None or volunteer is None or not peer.relay_id:
+            self._drops.count("relay", "no_way")
+            return
+        self._follow_epoch()
+        self._send(wrap_handshake(peer.relay_id, self._own_ids[0], data), volunteer)
+
+    def handshake_received(self, datagram_untrusted: bytes, source: Endpoint) -> None:
+        """A handshake message from a volunteer. Never raises on its bytes."""
+        try:
+            identity, sender, message = unwrap_handshake(datagram_untrusted)
+        except DecodeError as error:
+            self._drops.count("relay", error.reason)
+            return
+        if not self.client.registered(source) or identity not in self._own_ids:
+            self._drops.count("relay", "not_for_us")
+            return
+        peer = self._peer_of(sender)
+        if peer is None:
+            self._drops.count("relay", "stranger")
+            self._stranger()
+        elif self._tunnels is not None:
+            self._tunnels.datagram_received(message, self._way(peer, source))
+
+    # Inside
+
+    def _way(self, peer: Peer, volunteer: Endpoint) -> Endpoint:
+        via = self._vias.get(volunteer)
+        if via is None:
+            via = self._vias[volunteer] = self._next_via
+            self._volunteers[via] = volunteer
+            self._next_via += 1
+            if self._tunnels is not None:
+                self._tunnels.set_via(via, volunteer, None)
+        return relayed(via, peer.number)
+
+    def _has_failed(self, way: Endpoint) -> bool:
+        place = place_of(way)
+        return place is not None and self._failed.get(place, 0.0) > _now()
+
+    def _not_here(self, volunteer: Endpoint, identity: bytes) -> None:
+        """A volunteer does not know a peer: the way through it is none."""
+        via, peer = self._vias.get(volunteer), self._peer_of(identity)
+        if via is None or peer is None:
+            return
+        self._failed[Place(via, peer.number)] = _now() + FAILED_S
+        if peer.endpoint == relayed(via, peer.number):
+            self._path_failed(peer)
+
+    def _volunteer_lost(self, volunteer: Endpoint) -> None:
+        via = self._vias.pop(volunteer, None)
+        if via is None:
+            return
+        del self._volunteers[via]
+        if self._tunnels is not None:
+            self._tunnels.remove_via(via)
+        for peer in self._table.all():
+            place = None if peer.endpoint is None else place_of(peer.endpoint)
+            if place is not None and place.via == via:
+                self._path_failed(peer)
+
+    async def _follow_epochs(self) -> None:
+        while True:
+            self._follow_epoch()
+            now = _now()
+            self._failed = {place: until for place, until in self._failed.items() if until > now}
+            await asyncio.sleep(EPOCH_CHECK_S)
+
+    def _follow_epoch(self) -> None:
+        """Ours first of all the present epoch's, then those of the epochs in which others may be."""
+        unix_time = self._unix_time()
+        present = epoch_at(unix_time)
+        epochs = list(dict.fromkeys([present, *lookup_epochs(unix_time)]))
+        if epochs == self._epochs or self._tunnels is None:
+            return
+        moved = epochs[:1] != self._epochs[:1]
+        self._epochs, self._peers_known = epochs, -1
+        self._claims = tuple(relay_claim(self._secret, epoch, self._own_key) for epoch in epochs)
+        self._own_ids = tuple(relay_id(claim) for claim in self._claims)
+        self._tunnels.set_own_relay_ids(self._own_ids)
+        if moved:
+            for peer in self._table.all():
+                if peer.node_key is not None:
+                    self._tunnels.set_relay_id(peer, self._id_of(peer.node_key, present))
+
+    def _peer_of(self, identity: bytes) -> Peer | None:
+        """Whom relays call ``identity`` in one of the epochs that are read."""
+        self._follow_epoch()
+        found = self._peers_by_id.get(identity)
+        if found is not None and self._table.by_number(found.number) is found:
+            return found
+        if self._peers_known != self._table.changes:
+            self._peers_known = self._table.changes
+            self._peers_by_id = {
+                self._id_of(peer.node_key, epoch): peer
+                for peer in self._table.all()
+                if peer.node_key is not None
+                for epoch in self._epochs
+            }
+        return self._peers_by_id.get(identity)
+
+    def _id_of(self, node_key: bytes, epoch: int) -> bytes:
+        return relay_id(relay_claim(self._secret, epoch, node_key))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
