@@ -42,8 +42,8 @@ UNWILLING_S: Final = 600.0
 """How long a node that did not answer, or refused, is not asked again by ourselves."""
 LOOK_S: Final = 2.0
 """Between looks for a volunteer while there are too few."""
-FIRST_LOOK_S: Final = 0.1
-"""The same while nobody is known who could be asked."""
+FIRST_LOOK_S, EARLY_LOOKS = 0.1, 30
+"""The same right after the start, while nobody is known who could be asked."""
 AT_ONCE: Final = 4
 """Strangers asked in one look."""
 
@@ -102,14 +102,16 @@ class RelayClient:
 
     async def run(self, candidates: Callable[[], Sequence[Endpoint]]) -> None:
         """Find volunteers among ``candidates`` and stay registered, until cancelled."""
-        asked = False
+        asked, looks = False, 0
         try:
             while True:
+                looks += 1
                 self._forget_unused()
                 if len(self._homes) < WANTED:
                     asked = await self._look(candidates())
                 self._renew()
-                await asyncio.sleep(LOOK_S if asked or self._homes else FIRST_LOOK_S)
+                early = looks < EARLY_LOOKS and not asked and not self._homes
+                await asyncio.sleep(FIRST_LOOK_S if early else LOOK_S)
         finally:
             tasks = [v.task for v in self._volunteers.values() if v.task is not None]
             for task in tasks:
