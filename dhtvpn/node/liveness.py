@@ -142,8 +142,8 @@ class Liveness:
 
 def _hurried_deadline_s(peer: Peer) -> float:
     """Long enough for an answer on a path that works as it did."""
-    expected = LEAST_DEADLINE_S if peer.rtt_ms is None else max(LEAST_DEADLINE_S, 4 * peer.rtt_ms / 1e3)
-    return min(REPLY_DEADLINE_S, expected)
+    expected = REPLY_DEADLINE_S / 2 if peer.rtt_ms is None else 4 * peer.rtt_ms / 1e3
+    return min(REPLY_DEADLINE_S, max(LEAST_DEADLINE_S, expected))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

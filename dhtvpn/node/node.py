@@ -563,6 +563,8 @@ class Node:
     def _signalled(self, peer: Peer, signal: frames.Signal) -> None:
         kinds = {kind.value: kind for kind in CandidateKind}
         known = [Candidate(endpoint, kinds[kind]) for kind, endpoint in signal.candidates if kind in kinds]
+        if peer.heard_at is not None:
+            self.paths.told_by_relay(peer, peer.heard_at)
         self.members.signalled(peer, signal.session_nonce, known)
 
     def _send_handshake(self, data: bytes, endpoint: Endpoint) -> None:

@@ -18,7 +18,7 @@ from dhtvpn.node.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
 
-SILENCE_S: Final = 0.75
+SILENCE_S: Final = 0.5
 """Packets go out and nothing comes back: after this a path is doubted. Ours; a report of the engine comes
 every 0.25 s, and the answers to three pings are awaited before it is left."""
 
@@ -62,6 +62,17 @@ class PathChanges:
         self._move(peer, way)
         self._liveness.doubt(peer)  # whether it works is not known yet
         return True
+
+    def told_by_relay(self, peer: Peer, endpoint: Endpoint) -> None:
+        """``peer`` says something about paths through a relay: if ours to it is direct and has fallen silent,
+        it has lost it and left it, and so do we."""
+        if peer.relayed or not is_relayed(endpoint):
+            return
+        if time.monotonic() - peer.last_heard >= SILENCE_S:
+            log.info("peer %s: has left the direct path", peer.id)
+            self._move(peer, endpoint)
+        else:
+            self._liveness.doubt(peer)
 
     async def close(self) -> None:
         """End every trial."""

@@ -330,7 +330,7 @@ def _note_silence(peer: Peer, event: engine_events.Activity, now: float) -> None
     """Keep ``unanswered_since``: what comes by another path says nothing about the one in use."""
     heard = event.rx_bytes - event.strayed_bytes
     if heard != peer.heard_bytes:
-        peer.unanswered_since = None
+        peer.unanswered_since, peer.last_heard = None, now
     elif event.sent and peer.unanswered_since is None:
         peer.unanswered_since = now
     peer.heard_bytes = heard
