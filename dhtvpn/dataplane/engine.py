@@ -17,6 +17,7 @@ from dhtvpn.dataplane.messages import (
     DropCounts,
     EraseKeypairs,
     Event,
+    Forward,
     InstallKeypair,
     KeypairConfirmed,
     NeedHandshake,
@@ -34,7 +35,7 @@ from dhtvpn.dataplane.messages import (
     SetOwnRelayIds,
     SetPathMtu,
     SetPeer,
-    SetRelayId,
+    SetRelayIds,
     SetVia,
 )
 from dhtvpn.dataplane.outbound import Outbound
@@ -63,13 +64,16 @@ class Engine:
         self.drops = Drops()
         self._emit = emit
         self._peers = Peers(self._confirmed)
-        self._inbound = Inbound(device=device, peers=self._peers, drops=self.drops, emit=emit)
+        self._transmitter = Transmitter(sockets, segments, self.drops, self._peers.by_number)
         self._outbound = Outbound(
             device=device,
             peers=self._peers,
-            transmitter=Transmitter(sockets, segments, self.drops),
+            transmitter=self._transmitter,
             drops=self.drops,
             emit=emit,
+        )
+        self._inbound = Inbound(
+            device=device, peers=self._peers, drops=self.drops, emit=emit, forward=self._outbound.forward
         )
         self._to_flush: list[Peer] = []
         self._reported_drops = 0
@@ -77,6 +81,7 @@ class Engine:
 
     def handle_command(self, command: Command, now: float) -> None:
         """Carry out what the control process wants. A peer that is not known any more is no error."""
+        self._transmitter.now = now
         if isinstance(command, PeerCommand):
             peer = self._peers.by_number.get(command.peer)
             if peer is None:
@@ -107,17 +112,19 @@ class Engine:
                 self._outbound.unresolved.set_networks(command.networks)
             case NoMember():
                 self._outbound.no_member(command.destination, now)
-            case SetVia() | RemoveVia() | SetOwnRelayIds():
-                self._handle_relay_command(command)
+            case SetVia() | RemoveVia() | SetOwnRelayIds() | Forward():
+                self._handle_relay_command(command, now)
             case _:
                 assert_never(command)
 
-    def _handle_relay_command(self, command: RelayCommand) -> None:
+    def _handle_relay_command(self, command: RelayCommand, now: float) -> None:
         match command:
             case SetVia():
-                self._peers.set_via(command.via, command.endpoint, command.carrier)
+                self._peers.set_via(command.via, command.endpoint, command.carrier, command.through)
             case RemoveVia():
                 self._peers.remove_via(command.via)
+            case Forward():
+                self._outbound.forward_at_most(command.octets_per_s, now)
             case SetOwnRelayIds():
                 self._peers.own_headers = frozenset(map(data_header, command.relay_ids))
             case _:
@@ -131,8 +138,8 @@ class Engine:
                 self._peers.erase_keypairs(peer)
             case SetEndpoint():
                 self._peers.aim(peer, command.endpoint)
-            case SetRelayId():
-                self._peers.set_relay_id(peer, command.relay_id)
+            case SetRelayIds():
+                self._peers.set_relay_ids(peer, command.relay_ids)
             case SendTo():
                 self._outbound.send_to(peer, command.endpoint, command.plaintext, now)
             case SetFeatures():
@@ -149,11 +156,13 @@ class Engine:
 
     def device_readable(self, now: float) -> None:
         """Packets wait at the device. Raises SystemRefusedError: it is gone."""
+        self._transmitter.now = now
         self._outbound.from_device(now)
         self._after_batch(now)
 
     def socket_readable(self, sock: socket.socket, now: float) -> None:
         """Datagrams wait at a socket."""
+        self._transmitter.now = now
         self._inbound.from_socket(sock, now)
         self._after_batch(now)
 
@@ -164,6 +173,7 @@ class Engine:
 
     def handle_timeout(self, now: float) -> None:
         """Give up packets that wait in vain; tell the control process what has happened since."""
+        self._transmitter.now = now
         self._outbound.give_up(now)
         self._after_batch(now)
         if self._report_at is None or now < self._report_at:
@@ -199,5 +209,6 @@ class Engine:
     def _after_batch(self, now: float) -> None:
         while self._to_flush:
             self._outbound.flush_queue(self._to_flush.pop(), now)
+        self._outbound.send_forwarded()
         if self._report_at is None and (self._peers.active or self.drops.total() != self._reported_drops):
             self._report_at = now + REPORT_INTERVAL_S

@@ -5,7 +5,7 @@ that are its own and ours. Whatever fails is dropped and counted by reason.
 """
 
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
-from dhtvpn.mesh.relay_wire import DATA_HEADER, DATA_PREFIX
+from dhtvpn.mesh.relay_wire import DATA_HEADER, DATA_MARK, DATA_PREFIX, HANDSHAKE_MARK, next_id
 from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
@@ -37,6 +37,7 @@ HEARD_ELSEWHERE_S: Final = 1.0
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
 _AT: Final = virtio.SIZE
+_RELAY_KINDS: Final = (DATA_MARK >> 4, HANDSHAKE_MARK >> 4)
 
 
 class _Origin(NamedTuple):
@@ -50,7 +51,18 @@ class _Origin(NamedTuple):
 class Inbound:
     """The way in."""
 
-    def __init__(self, *, device: Device, peers: Peers, drops: Drops, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        *,
+        device: Device,
+        peers: Peers,
+        drops: Drops,
+        emit: Callable[[Event], None],
+        forward: Callable[[Peer, bytes, int, float], None],
+    ) -> None:
+        self._forward = forward
+        self._inner: list[tuple[Via, bytes, int]] = []
+        self._nested = False
         self._device = device
         self._peers = peers
         self._drops = drops
@@ -105,7 +117,34 @@ class Inbound:
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
 
     def _open_run(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
-        """The datagrams that stand in the first ``size`` bytes of the buffer, ``stride`` bytes each."""
+        """The datagrams that stand in the first ``size`` bytes of the buffer, ``stride`` bytes each. What
+        they carry of other sessions of ours comes after them."""
+        self._open_all(size, stride, origin, mark, now)
+        if self._inner:
+            inner, self._inner = self._inner, []
+            self._nested = True
+            for laid, length, via, inner_mark in self._lay_out(inner):
+                self._open_all(laid, length, _Origin(0, ("", 0), via), inner_mark, now)
+            self._nested = False
+
+    def _lay_out(self, inner: list[tuple[Via, bytes, int]]) -> Iterator[tuple[int, int, Via, int]]:
+        """Put datagrams that members have relayed to us side by side, as recvmsg does."""
+        at = 0
+        while at < len(inner):
+            via, first, mark = inner[at]
+            end, size = at + 1, len(first)
+            run = [first]
+            while end < len(inner) and len(run[-1]) == len(first) >= len(inner[end][1]):
+                if inner[end][0] is not via or inner[end][2] != mark or size + len(first) > len(self._view):
+                    break
+                run.append(inner[end][1])
+                size += len(run[-1])
+                end += 1
+            self._view[:size] = b"".join(run)
+            yield size, len(first), via, mark
+            at = end
+
+    def _open_all(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
         view, start = self._view, 0
         while start < size:
             end = min(start + stride, size)
@@ -173,7 +212,11 @@ class Inbound:
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             return None
-        source = origin.source if origin.via is None else origin.via.place_of(peer.number)
+        source = origin.source
+        if origin.via is not None:
+            # The way back through members is ours to choose: whichever of them it was, it is the path in use.
+            member = origin.via.carrier is not None and peer.via is not None and peer.via.carrier is not None
+            source = peer.address if member and peer.address else origin.via.place_of(peer.number)
         self._strayed = False
         if source != peer.address and not self._from_elsewhere(peer, origin, source, now):
             return None
@@ -237,6 +280,9 @@ class Inbound:
         if kind == 0:
             self._control_frame(self._peer, plaintext, self._source, self._now)
             return
+        if kind in _RELAY_KINDS:
+            self._relay_frame(self._peer, plaintext, self._now)
+            return
         if is_partial(plaintext):
             begun = begun_header(plaintext)
             if begun is None or not self._device.vnet_header:
@@ -258,6 +304,25 @@ class Inbound:
                 return
             self._write_joined()  # what came before it goes before it
         self._write(header, packet)
+
+    def _relay_frame(self, peer: Peer, frame: bytes, now: float) -> None:
+        """A datagram that another member has given ``peer`` for us, or for somebody whom we reach."""
+        try:
+            onward = next_id(frame)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            return
+        via = self._peers.via_of_carrier.get(peer.number)
+        if self._nested:
+            self._drops.count("dataplane", "relay_nested")
+        elif onward is not None:
+            self._forward(peer, frame, self._ecn, now)
+        elif frame[0] == HANDSHAKE_MARK:
+            self._control_frame(peer, frame, self._source, now)
+        elif via is None:
+            self._drops.count("dataplane", "relay_unknown")
+        else:
+            self._inner.append((via, frame[1:], self._ecn))
 
     def _write_joined(self) -> None:
         """Hand over the super-packets that have been made of a batch."""

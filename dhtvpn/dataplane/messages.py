@@ -93,11 +93,13 @@ class SetEndpoint:
 @dataclass(frozen=True, slots=True)
 class SetVia:
     """There is a relay, called ``via``: a volunteer at ``endpoint``, or else the member that is peer number
-    ``carrier``. Peers whose endpoint is a place beyond it (mesh.relayed) are sent to through it."""
+    ``carrier``, and beyond it the members ``through``, in this order. Peers whose endpoint is a place beyond
+    it (mesh.relayed) are sent to through it."""
 
     via: int
     endpoint: Endpoint | None
     carrier: int | None
+    through: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,19 @@ class SetOwnRelayIds:
 
 
 @dataclass(frozen=True, slots=True)
-class SetRelayId:
-    """The name that a peer is reached by through relays now."""
+class SetRelayIds:
+    """The names of a peer: first the one that it is reached by through relays now, then those of the other
+    epochs that members may be in."""
 
     peer: int
-    relay_id: bytes
+    relay_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send on relay frames of members, so many octets a second; 0: none."""
+
+    octets_per_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +295,13 @@ PeerCommand = (
     | SetEndpoint
     | SetFeatures
     | SetPathMtu
-    | SetRelayId
+    | SetRelayIds
     | Send
     | SendTo
     | SendProbe
 )
 """Of a peer that there is."""
-RelayCommand = SetVia | RemoveVia | SetOwnRelayIds
+RelayCommand = SetVia | RemoveVia | SetOwnRelayIds | Forward
 CommonCommand = Configure | SetPeer | RemovePeer | Datagram | Resolve | NoMember | RelayCommand
 Command = CommonCommand | PeerCommand
 Event = (
@@ -317,7 +327,8 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "set_via": SetVia,
     "remove_via": RemoveVia,
     "set_own_relay_ids": SetOwnRelayIds,
-    "set_relay_id": SetRelayId,
+    "set_relay_ids": SetRelayIds,
+    "forward": Forward,
     "send_to": SendTo,
     "set_features": SetFeatures,
     "set_path_mtu": SetPathMtu,
@@ -420,7 +431,8 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "peer": _NUMBER,
     "via": _INDEX,
     "carrier": _Codec(_same, lambda value: None if value is None else _NUMBER.load(value)),
-    "relay_id": _Codec(_same, _load_relay_id),
+    "through": _tuple_of(_same, _load_relay_id),
+    "octets_per_s": _NUMBER,
     "relay_ids": _tuple_of(_same, _load_relay_id),
     "strayed_bytes": _NUMBER,
     "mtu": _exactly(int, lambda value: 68 <= value <= 65535),

@@ -23,6 +23,8 @@ from dhtvpn.dataplane.unresolved import Unresolved
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, SystemRefusedError
+from dhtvpn.mesh.bucket import Bucket
+from dhtvpn.mesh.relay_wire import ID_SIZE, one_step
 from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
@@ -66,6 +68,7 @@ class Outbound:
         self._vector = [memoryview(self._read.buffer)[self._skipped : _AT + PACKET_MAX]]
         self._acks = AckThinning()
         self._collected: dict[Peer, list[tuple[int, list[bytes]]]] = {}
+        self._forwarding: Bucket | None = None
         self._quiet = True
         self._queue = StandingQueue()
 
@@ -128,6 +131,34 @@ class Outbound:
         self._peers.aim(peer, endpoint)
         self.send_plaintext(peer, plaintext, now)
         peer.endpoint, peer.family, peer.address, peer.via = before
+
+    def forward_at_most(self, octets_per_s: int, now: float) -> None:
+        """Send on relay frames of members, so many octets a second; 0: none."""
+        self._forwarding = Bucket(octets_per_s, now) if octets_per_s else None
+
+    def forward(self, sender: Peer, frame: bytes, mark: int, now: float) -> None:
+        """Send on a relay frame that ``sender`` has sent us: to a neighbour, inside our session with it."""
+        identity = frame[1:8]
+        peer = self._peers.by_relay_id.get(identity)
+        if self._forwarding is None:
+            reason = "relay_unwilling"
+        elif peer is None or peer is sender or (peer.via is not None and peer.via.carrier is not None):
+            reason = "relay_no_neighbour"
+        elif len(frame) - ID_SIZE > peer.mtu:
+            reason = "relay_too_big"  # so that a probe of the path MTU tells the truth
+        elif not self._forwarding.take(len(frame), now):
+            reason = "relay_rate"
+        else:
+            datagram = self._transmitter.seal_frame(peer, one_step(frame))
+            if datagram is not None:
+                self._collect(peer, mark, datagram)
+                return
+            reason = "relay_no_session"
+        self._drops.count("dataplane", reason)
+
+    def send_forwarded(self) -> None:
+        """Send what :meth:`forward` was given."""
+        self._send_collected()
 
     def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""

@@ -9,7 +9,7 @@ from dhtvpn.dataplane.messages import Activity
 from dhtvpn.dataplane.sockets import RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.allowed_ips import AllowedIps
-from dhtvpn.mesh.relay_wire import data_header
+from dhtvpn.mesh.relay_wire import DATA_MARK, data_header, frame_header
 from dhtvpn.mesh.relayed import place_of, relayed
 from dhtvpn.wireguard.keypair import Keypair
 from dhtvpn.wireguard.transport import PeerTransport
@@ -22,12 +22,15 @@ HANDSHAKE_ASK_S: Final = 1.0  # ours: how often NeedHandshake is repeated for a 
 
 
 class Via:
-    """A relay: a volunteer at an address, or the member with peer number ``carrier``."""
+    """A relay: a volunteer at an address, or the member with peer number ``carrier`` and the members
+    ``through`` beyond it."""
 
-    __slots__ = ("_places", "address", "carrier", "family", "number")
+    __slots__ = ("_places", "address", "carrier", "family", "number", "through")
 
-    def __init__(self, number: int, endpoint: Endpoint | None, carrier: int | None) -> None:
-        self.number, self.carrier = number, carrier
+    def __init__(
+        self, number: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...] = ()
+    ) -> None:
+        self.number, self.carrier, self.through = number, carrier, through
         self.family = 0
         self.address: RawAddress | None = None
         if endpoint is not None:
@@ -68,7 +71,7 @@ class Peer:
         "queue",
         "queued_bytes",
         "received",
-        "relay_id",
+        "relay_ids",
         "rx_bytes",
         "sent",
         "strayed_bytes",
@@ -93,7 +96,7 @@ class Peer:
         self.family = 0
         self.via: Via | None = None
         """The relay that the way to it leads through."""
-        self.relay_id = b""
+        self.relay_ids: tuple[bytes, ...] = ()
         self.header = b""
         """What stands before its datagrams on the way through a relay."""
         self.heard_elsewhere_at: float | None = None
@@ -145,6 +148,9 @@ class Peers:
         self.vias: dict[int, Via] = {}
         self.via_at: dict[tuple[str, int], Via] = {}
         """Volunteers by their address."""
+        self.via_of_carrier: dict[int, Via] = {}
+        """Members that relay, by their peer number."""
+        self.by_relay_id: dict[bytes, Peer] = {}
         self.own_headers: frozenset[bytes] = frozenset()
         """What stands before a data message that is for us, when it comes from a volunteer."""
         self._queued_total = 0
@@ -181,19 +187,42 @@ class Peers:
         peer.via = None
         if place is not None:
             peer.via = self.vias.get(place.via)
-            if peer.via is None or not peer.relay_id:
+            if peer.via is None or not peer.relay_ids:
                 peer.via, peer.address = None, None  # a relay that is gone: nowhere
+        self._set_header(peer)
 
-    def set_relay_id(self, peer: Peer, relay_id: bytes) -> None:
-        """What relays call the peer now."""
-        peer.relay_id, peer.header = relay_id, data_header(relay_id)
+    def set_relay_ids(self, peer: Peer, relay_ids: tuple[bytes, ...]) -> None:
+        """What relays call the peer: now, and in the other epochs that members may be in."""
+        self._forget_relay_ids(peer)
+        peer.relay_ids = relay_ids
+        for relay_id in relay_ids:
+            self.by_relay_id[relay_id] = peer
+        self._set_header(peer)
 
-    def set_via(self, number: int, endpoint: Endpoint | None, carrier: int | None) -> None:
+    def _forget_relay_ids(self, peer: Peer) -> None:
+        for relay_id in peer.relay_ids:
+            if self.by_relay_id.get(relay_id) is peer:
+                del self.by_relay_id[relay_id]
+
+    def _set_header(self, peer: Peer) -> None:
+        peer.header = b""
+        if peer.via is None or not peer.relay_ids:
+            return
+        if peer.via.carrier is None:
+            peer.header = data_header(peer.relay_ids[0])
+        else:
+            peer.header = frame_header(DATA_MARK, (*peer.via.through, peer.relay_ids[0]))
+
+    def set_via(
+        self, number: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...]
+    ) -> None:
         """There is a relay of this number, or another one than before."""
         self.remove_via(number)
-        via = self.vias[number] = Via(number, endpoint, carrier)
+        via = self.vias[number] = Via(number, endpoint, carrier, through)
         if via.address is not None:
             self.via_at[via.address[0], via.address[1]] = via
+        if carrier is not None and not through:
+            self.via_of_carrier[carrier] = via
 
     def remove_via(self, number: int) -> None:
         """Who is beyond it is nowhere until there is another endpoint."""
@@ -201,6 +230,8 @@ class Peers:
         if via is None:
             return
         self.via_at = {address: known for address, known in self.via_at.items() if known is not via}
+        if via.carrier is not None and self.via_of_carrier.get(via.carrier) is via:
+            del self.via_of_carrier[via.carrier]
         for peer in self.by_number.values():
             if peer.via is via:
                 peer.via = peer.address = None
@@ -211,6 +242,7 @@ class Peers:
         if peer is None:
             return
         self.allowed_ips.remove_peer(number)
+        self._forget_relay_ids(peer)
         self.erase_keypairs(peer)
         self.active.pop(number, None)
 

@@ -18,6 +18,7 @@ from dhtvpn.dataplane.messages import (
     Datagram,
     EraseKeypairs,
     Event,
+    Forward,
     InstallKeypair,
     Network,
     NoMember,
@@ -33,7 +34,7 @@ from dhtvpn.dataplane.messages import (
     SetOwnRelayIds,
     SetPathMtu,
     SetPeer,
-    SetRelayId,
+    SetRelayIds,
     SetVia,
     decode_event,
     encode,
@@ -173,9 +174,16 @@ class EngineProcess:
         """Send the peer's datagrams there."""
         self._command(SetEndpoint(peer, endpoint))
 
-    def set_via(self, via: int, endpoint: Endpoint | None, carrier: int | None) -> None:
-        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier``."""
-        self._command(SetVia(via, endpoint, carrier))
+    def set_via(
+        self, via: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...] = ()
+    ) -> None:
+        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier`` and the
+        members ``through``."""
+        self._command(SetVia(via, endpoint, carrier, through))
+
+    def forward(self, octets_per_s: int) -> None:
+        """Send on relay frames of members, so many octets a second."""
+        self._command(Forward(octets_per_s))
 
     def remove_via(self, via: int) -> None:
         """Use relay ``via`` no more."""
@@ -185,9 +193,9 @@ class EngineProcess:
         """The names that we are reached by through relays."""
         self._command(SetOwnRelayIds(tuple(relay_ids)))
 
-    def set_relay_id(self, peer: int, relay_id: bytes) -> None:
-        """The name that a peer is reached by through relays now."""
-        self._command(SetRelayId(peer, relay_id))
+    def set_relay_ids(self, peer: int, relay_ids: Iterable[bytes]) -> None:
+        """The names that a peer is reached by through relays, the present one first."""
+        self._command(SetRelayIds(peer, tuple(relay_ids)))
 
     def send_to(self, peer: int, endpoint: Endpoint, plaintext: bytes) -> None:
         """Like :meth:`send`, to ``endpoint`` for this once."""

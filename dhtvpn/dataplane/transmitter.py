@@ -10,7 +10,7 @@ belongs to the programs that use it, and TCP finds out how fast it may send.
 import errno
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dhtvpn.dataplane.peers import Peer, Via
 from dhtvpn.dataplane.sockets import (
@@ -29,9 +29,18 @@ log = logging.getLogger(__name__)
 
 
 class Transmitter:
-    """``segments`` tells the address families that can send runs (UDP_SEGMENT)."""
+    """``segments`` tells the address families that can send runs (UDP_SEGMENT); ``peers`` those that may
+    relay. ``now``, monotonic seconds, is set by whoever is about to send."""
 
-    def __init__(self, sockets: Iterable[socket.socket], segments: dict[int, bool], drops: Drops) -> None:
+    def __init__(
+        self,
+        sockets: Iterable[socket.socket],
+        segments: dict[int, bool],
+        drops: Drops,
+        peers: Mapping[int, Peer],
+    ) -> None:
+        self.now = 0.0
+        self._peers = peers
         self._lanes: dict[int, list[socket.socket]] = {}
         for sock in sockets:
             self._lanes.setdefault(int(sock.family), []).append(sock)
@@ -42,6 +51,8 @@ class Transmitter:
         """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
         if peer.via is not None:
             datagrams = [peer.header + datagram for datagram in datagrams]
+            if peer.via.carrier is not None:
+                return self._send_by_member(peer, peer.via.carrier, datagrams, ecn)
         before, start, count = peer.tx_bytes, 0, len(datagrams)
         while start < count:
             end = _run_end(datagrams, start) if self._segments.get(_outlet(peer).family) else start + 1
@@ -60,8 +71,49 @@ class Transmitter:
             self._one_by_one(peer, [run], stride, ecn)
         return peer.tx_bytes != before
 
+    def seal_frame(self, carrier: Peer, frame: bytes) -> bytes | None:
+        """``frame`` as a data message to ``carrier``, without padding: its length is the length of what it
+        carries. None where there is no keypair."""
+        transport = carrier.transport
+        session = transport.sending(self.now)
+        if session is None:
+            return None
+        before, transport.mtu = transport.mtu, 0
+        datagram = transport.seal_with(session, frame)
+        transport.mtu = before
+        return datagram
+
+    def _carrier(self, number: int) -> Peer | None:
+        """The member that carries what is for others, unless it is behind a member itself."""
+        carrier = self._peers.get(number)
+        if carrier is None or (carrier.via is not None and carrier.via.carrier is not None):
+            return None
+        return carrier
+
+    def _send_by_member(self, peer: Peer, number: int, frames: Sequence[bytes], ecn: int) -> bool:
+        """Send ``frames`` inside the session with the member that relays them."""
+        carrier = self._carrier(number)
+        sealed = [] if carrier is None else [self.seal_frame(carrier, frame) for frame in frames]
+        datagrams = [datagram for datagram in sealed if datagram is not None]
+        if carrier is None or not datagrams:
+            self._drops.count("dataplane", "relay_no_session", len(frames))
+            return False
+        if not self.send(carrier, datagrams, ecn):
+            return False
+        carrier.sent = True
+        peer.tx_bytes += sum(map(len, datagrams))
+        return True
+
     def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
         """Send one datagram that no link may fragment. False where our own link does not take it whole."""
+        if peer.via is not None and peer.via.carrier is not None:
+            carrier = self._carrier(peer.via.carrier)
+            frame = None if carrier is None else self.seal_frame(carrier, peer.header + datagram)
+            if carrier is None or frame is None:
+                self._drops.count("dataplane", "probe_unsent")
+                return True
+            peer.tx_bytes += len(frame)
+            return self.send_unfragmented(carrier, frame)
         outlet, sock = _outlet(peer), self._lane(peer)
         if outlet.address is None or sock is None:
             self._drops.count("dataplane", "probe_unsent")

@@ -3,14 +3,22 @@
 A relay names members by *relay ids* of 7 bytes. An id is the hash of a *claim*, which members compute from
 the network secret, the epoch and a node key; whoever shows a volunteer the claim gets what is sent to the id.
 
-    to and from a volunteer                          inside the session with a member, h hops left
-    d9 | id (7) | data message                       2h | id (7) | data message
-    da | id (7) | 0 | own id (7) | handshake message 3h | id (7) | 0 | own id (7) | handshake message
-    db | kind (1) | body: registration, SERVICE_SIZE bytes at most
+    to and from a volunteer
+        d9 | id (7) | data message
+        da | id (7) | 0 | own id (7) | handshake message
+        db | kind (1) | body: registration, SERVICE_SIZE bytes at most
+    inside the session with a member
+        2n | n ids (7 each) | data message
+        3n | n ids (7 each) | own id (7) | handshake message
+
+Inside a session the sender names every member on the way: the first id is where whoever receives the frame
+sends it next, and it takes that id away. A frame with no id left has arrived. So the ids can only become fewer:
+no frame goes in a circle, and none makes more than MAX_IDS steps.
 """
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +36,13 @@ NO_TOKEN: Final = bytes(TOKEN_SIZE)
 DATA_HEADER: Final = 1 + ID_SIZE
 """Bytes before a data message: what a relay costs of the path MTU."""
 HANDSHAKE_HEADER: Final = 16
+
+DATA_MARK, HANDSHAKE_MARK = 0x20, 0x30
+"""High nibble of the first byte of a relay frame: neither an IP version, nor a control frame, nor a train."""
+MAX_IDS: Final = 3
+"""Members that a relay frame names at most: so three relays are on the longest way, and then the receiver."""
+FRAME_HEADER: Final = 1 + MAX_IDS * ID_SIZE
+"""Bytes before the datagram in the longest relay frame."""
 
 SERVICE_SIZE: Final = 2 + CLAIM_SIZE + TOKEN_SIZE
 """Bytes of a Register, the longest; no answer is longer than what it answers."""
@@ -106,6 +121,36 @@ def unwrap_handshake(datagram: bytes) -> tuple[bytes, bytes, bytes]:
     return datagram[1:8], datagram[9:16], datagram[16:]
 
 
+def frame_header(mark: int, ids: Sequence[bytes]) -> bytes:
+    """What stands first in a relay frame for the last of ``ids`` by way of the others."""
+    return bytes((mark | len(ids),)) + b"".join(ids)
+
+
+def next_id(frame: bytes) -> bytes | None:
+    """Where a relay frame goes next; None: here. Raises DecodeError("relay_length", "relay_hops")."""
+    count = frame[0] & 0x0F
+    if count > MAX_IDS:
+        raise DecodeError("relay_hops")
+    if len(frame) <= 1 + count * ID_SIZE:
+        raise DecodeError("relay_length")
+    return frame[1:8] if count else None
+
+
+def one_step(frame: bytes) -> bytes:
+    """A relay frame that goes on, as the next member is to get it."""
+    return bytes((frame[0] - 1,)) + frame[8:]
+
+
+def arrived_handshake(frame: bytes) -> tuple[bytes, bytes]:
+    """(from whom, the message) of a relay frame that has arrived. A session pads what goes through it: what
+    is behind the message is cut off. Raises DecodeError("relay_length")."""
+    message = frame[1 + ID_SIZE :]
+    size = _HANDSHAKES.get(message[:1])
+    if size is None or len(message) < size:
+        raise DecodeError("relay_length")
+    return frame[1 : 1 + ID_SIZE], message[:size]
+
+
 def encode_service(message: Service) -> bytes:
     """The datagram of ``message``, prefix included."""
     match message:
@@ -147,6 +192,9 @@ def decode_service(datagram: bytes) -> Service:
         case _:
             return Stranger()
 
+
+_HANDSHAKES: Final = {b"\x01": 148, b"\x02": 92, b"\x03": 64}
+"""Bytes of a handshake message by its first (docs/protocol/tunnel.md)."""
 
 _SIZES: Final = {
     _REGISTER: CLAIM_SIZE + TOKEN_SIZE,

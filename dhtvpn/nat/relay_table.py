@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.bucket import Bucket
 from dhtvpn.mesh.relay_wire import Refused, Register, Registered, Service, Token, relay_id
 
 LEASE_S: Final = 60
@@ -22,10 +23,6 @@ MAX_SOURCES_PER_PREFIX: Final = 64
 """Of one IPv4 /24 or IPv6 /48: a carrier's NAT has many members behind one address, a flooder many ports."""
 MAX_IDS_PER_SOURCE: Final = 8
 """A node has an id for each epoch that is read, three at most, in each of its networks on this port."""
-BURST_S: Final = 0.25
-"""What may pass at once, of a second's worth: TCP sends in bursts."""
-LEAST_BURST: Final = 1 << 18
-"""Octets: four full runs."""
 
 
 class Tokens(Protocol):
@@ -34,26 +31,6 @@ class Tokens(Protocol):
     def issue(self, endpoint: Endpoint, now: float) -> bytes: ...
 
     def valid(self, token_untrusted: bytes, endpoint: Endpoint, now: float) -> bool: ...
-
-
-class Bucket:
-    """Octets that may pass: ``rate`` a second, and a burst. Full at first."""
-
-    __slots__ = ("_at", "_burst", "_level", "_rate")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._burst = self._level = max(rate * BURST_S, LEAST_BURST)
-        self._at = now
-
-    def take(self, octets: int, now: float) -> bool:
-        """Whether ``octets`` may pass now; if not, nothing is taken."""
-        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._rate)
-        self._at = now
-        if self._level < octets:
-            return False
-        self._level -= octets
-        return True
 
 
 @dataclass(slots=True)

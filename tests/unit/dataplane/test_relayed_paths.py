@@ -1,4 +1,4 @@
-"""Two engines with a volunteer's relay between them: what it sees, what comes out, and who decides on the path."""
+"""Two engines with a relay between them: what it sees, what comes out, and who decides on the path."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ from dhtvpn.dataplane.messages import (
     SendTo,
     SetEndpoint,
     SetOwnRelayIds,
-    SetRelayId,
+    SetRelayIds,
     SetVia,
 )
 from dhtvpn.endpoint import Endpoint
@@ -33,7 +33,7 @@ SECRET = b"nobody on the way may read this"
 def know_relay(side: Side, own: bytes, other: bytes) -> None:
     side.engine.handle_command(SetVia(VIA, RELAY, None), 0.0)
     side.engine.handle_command(SetOwnRelayIds((b"ccccccc", own)), 0.0)
-    side.engine.handle_command(SetRelayId(1, other), 0.0)
+    side.engine.handle_command(SetRelayIds(1, (other,)), 0.0)
 
 
 def relayed_pair(*, trains: bool = False) -> Pair:
