@@ -66,6 +66,8 @@ class KnownNetwork:
     """Hints: where members are, ``HOST:PORT`` as typed."""
     discovery: tuple[Discovery, ...] = ()
     """Sources of records; empty: the default."""
+    relay_mbit: int | None = None
+    """Relayed for other members a second; 0: nothing, None: the default."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``network.json`` holds. It is secret: it contains the network-id."""
@@ -82,6 +84,7 @@ class KnownNetwork:
             "bootstrap": list(self.bootstrap),
             "peers": list(self.peers),
             "discovery": [source.value for source in self.discovery],
+            "relay_mbit": self.relay_mbit,
         }
 
 
@@ -168,6 +171,7 @@ class NetworkStore:
         bootstrap: Sequence[str] = (),
         peers: Sequence[str] = (),
         discovery: Sequence[Discovery] = (),
+        relay_mbit: int | None = None,
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
 
@@ -196,6 +200,7 @@ class NetworkStore:
                 bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
                 peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
                 discovery=tuple(discovery) or known.discovery,
+                relay_mbit=relay_mbit if relay_mbit is not None else known.relay_mbit,
             )
             self._save(updated)
         return updated
@@ -310,6 +315,9 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
     port = content.get("port")
     if port is not None and not (isinstance(port, int) and 0 < port < 65536):
         raise ValueError("port")
+    relay_mbit = content.get("relay_mbit")
+    if relay_mbit is not None and not (isinstance(relay_mbit, int) and 0 <= relay_mbit <= 100_000):
+        raise ValueError("relay_mbit")
     hostname, interface, cipher = (content.get(key) for key in ("hostname", "interface", "cipher"))
     bootstrap, peers, discovery = (_texts(content, key) for key in ("bootstrap", "peers", "discovery"))
     if not all(value is None or isinstance(value, str) for value in (hostname, interface, cipher)):
@@ -327,6 +335,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
         peers=tuple(peers[:MAX_PEERS]),
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
+        relay_mbit=relay_mbit,
     )
 
 

@@ -52,6 +52,7 @@ class Choices:
     cipher: Cipher | None
     peers: tuple[str, ...] = ()
     discovery: tuple[Discovery, ...] = ()
+    relay_mbit: int | None = None
 
 
 @app.command(
@@ -103,6 +104,15 @@ def join(
             "--cipher", help="What seals packets; AES only where both ends want it. [default: auto]"
         ),
     ] = None,
+    no_relay: Annotated[
+        bool, typer.Option("--no-relay", help="Send nothing on for other members that cannot connect.")
+    ] = False,
+    relay_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--relay-rate", metavar="MBIT", min=1, max=100_000, help="Sent on a second. [default: 100]"
+        ),
+    ] = None,
     detached: Annotated[
         bool, typer.Option("--detach", help="Run in the background; return when the node is ready.")
     ] = False,
@@ -113,12 +123,15 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, peer, discovery, port, interface, cipher) is remembered for the next
-    time. A network that is new to this machine is called net-... here, or as you say with --network.
+    What you choose (name, bootstrap, peer, discovery, port, interface, cipher, relay) is remembered for the
+    next time. A network that is new to this machine is called net-... here, or as you say with --network.
     """
     chosen = session(context, state_dir, network, as_json)
     sources = parse_discovery(discovery) if discovery is not None else ()
-    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources)
+    relay_mbit = 0 if no_relay else relay_rate
+    choices = Choices(
+        name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources, relay_mbit
+    )
     _check(choices)
     known = _resolve(chosen, which, choices)
     _check_machine(chosen, known)
@@ -176,6 +189,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         bootstrap=choices.bootstrap,
         peers=choices.peers,
         discovery=choices.discovery,
+        relay_mbit=choices.relay_mbit,
     )
 
 
@@ -224,6 +238,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     # Much to import, which checks and --detach do without. None of it is garbage: looking takes time.
     gc.disable()
     from dhtvpn.daemon import NodeConfig, run_node  # noqa: PLC0415
+    from dhtvpn.node.config import OCTETS_PER_MBIT, RELAY_MBIT  # noqa: PLC0415
 
     gc.enable()
 
@@ -240,6 +255,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         socket_path=socket_path(chosen.state_dir, known.name),
         peers=known.peers,
         discovery=known.discovery or DEFAULT_DISCOVERY,
+        relay_octets_per_s=OCTETS_PER_MBIT * (RELAY_MBIT if known.relay_mbit is None else known.relay_mbit),
     )
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.routes import MAX_LINKS, Links
 
 HELLO_VERSION = 1
 HEADER = struct.Struct("!BH")
@@ -35,12 +36,19 @@ FEATURE_AES = 1 << 1
 FEATURE_UDP_TRAINS = 1 << 2
 """Takes trains of UDP datagrams."""
 
+FEATURE_RELAY = 1 << 3
+"""Relays for other members (docs/protocol/relay.md)."""
+KEY_SIZE = 8
+"""Bytes of a node key that name a member in Neighbours."""
+
+_LINKS, _LINK = struct.Struct("!8sIBB"), struct.Struct("!8sH")
+_TENTHS = 10.0
 _HELLO = struct.Struct(f"!BI{NONCE_SIZE}sB")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _KIND_HELLO, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 0x01, 0x02, 0x03, 0x04
 _KIND_PROBE, _KIND_PROBE_ACK = 0x05, 0x06
-_KIND_SIGNAL = 0x07
+_KIND_SIGNAL, _KIND_NEIGHBOURS = 0x07, 0x08
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,14 @@ class Signal:
     """Kind (docs/protocol/record.md) and endpoint, MAX_CANDIDATES at most, best first."""
 
 
-Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Signal
+@dataclass(frozen=True)
+class Neighbours:
+    """Whom a member reaches directly, and how fast: what ways through members are computed from."""
+
+    links: Links
+
+
+Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Signal | Neighbours
 
 _OF_TOKEN: dict[int, type[Ping | Pong | Probe | ProbeAck]] = {
     _KIND_PING: Ping,
@@ -128,6 +143,8 @@ def encode(frame: Frame) -> bytes:
             kind, body = _KIND_PROBE_ACK, frame.token
         case Signal():
             kind, body = _KIND_SIGNAL, frame.session_nonce + b"".join(map(_candidate, frame.candidates))
+        case Neighbours():
+            kind, body = _KIND_NEIGHBOURS, _encode_links(frame.links)
     return HEADER.pack(kind, len(body)) + body
 
 
@@ -153,6 +170,8 @@ def decode(plaintext: bytes) -> Frame:
         return Goodbye()
     if kind == _KIND_SIGNAL:
         return _decode_signal(body)
+    if kind == _KIND_NEIGHBOURS:
+        return Neighbours(_decode_links(body))
     raise DecodeError("frame_kind")
 
 
@@ -191,3 +210,18 @@ def _decode_signal(body: bytes) -> Signal:
             raise DecodeError("frame_body") from error
         at += 2 + size
     return Signal(nonce, tuple(candidates))
+
+
+def _encode_links(links: Links) -> bytes:
+    listed = [_LINK.pack(key, min(0xFFFF, round(rtt * _TENTHS))) for key, rtt in links.round_trips_ms.items()]
+    return _LINKS.pack(links.origin, links.sequence & 0xFFFFFFFF, links.hops, len(listed)) + b"".join(listed)
+
+
+def _decode_links(body: bytes) -> Links:
+    if len(body) < _LINKS.size:
+        raise DecodeError("frame_body")
+    origin, sequence, hops, count = _LINKS.unpack_from(body)
+    if count > MAX_LINKS or len(body) != _LINKS.size + count * _LINK.size:
+        raise DecodeError("frame_body")
+    links = {key: tenths / _TENTHS for key, tenths in _LINK.iter_unpack(body[_LINKS.size :])}
+    return Links(origin, sequence, links, hops)

@@ -79,8 +79,10 @@ class Peer:
     """Where its newest control frame came from."""
     relays: tuple[Endpoint, ...] = ()
     """Volunteers that it says it is registered at."""
-    relay_id: bytes = b""
-    """What relays call it now."""
+    relay_ids: tuple[bytes, ...] = ()
+    """What relays call it: now, and in the other epochs that members may be in."""
+    relays_for_members: bool = False
+    """Its Hello says so."""
     rtt_ms: float | None = None
     mtu: int | None = None
     """The longest inner packet that the path takes, in bytes; None where that is not known."""

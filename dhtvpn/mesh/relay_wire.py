@@ -12,8 +12,8 @@ the network secret, the epoch and a node key; whoever shows a volunteer the clai
         3n | n ids (7 each) | own id (7) | handshake message
 
 Inside a session the sender names every member on the way: the first id is where whoever receives the frame
-sends it next, and it takes that id away. A frame with no id left has arrived. So the ids can only become fewer:
-no frame goes in a circle, and none makes more than MAX_IDS steps.
+sends it next, and it takes that id away. A frame with no id left has arrived. So the ids can only become
+fewer: no frame goes in a circle, and none makes more than MAX_IDS steps.
 """
 
 import hashlib

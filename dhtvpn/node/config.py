@@ -13,6 +13,11 @@ ROSTER_SIZE = 64
 """Members up to which everyone knows everyone (docs/adr/0011-large-networks.md)."""
 
 
+RELAY_MBIT = 100
+"""Relayed for other members unless the user says otherwise."""
+OCTETS_PER_MBIT = 125_000
+
+
 def roster_size() -> int:
     """ROSTER_SIZE, or less where the environment says so, for trials of large networks with few machines.
     Raises UsageError."""
@@ -44,5 +49,7 @@ class NodeConfig:
     discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY
     roster_size: int = field(default_factory=roster_size)
     """Members that are all connected to each other; beyond that they are looked up."""
+    relay_octets_per_s: int = RELAY_MBIT * OCTETS_PER_MBIT
+    """What is relayed for other members; 0: nothing."""
     watch: bool = True
     """Whether storing nodes are asked to push new records; without, they are asked every other second."""

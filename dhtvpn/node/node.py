@@ -39,6 +39,7 @@ from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
 from dhtvpn.node.memory import Memory
 from dhtvpn.node.mtu_routes import MtuRoutes
+from dhtvpn.node.neighbourhood import Neighbourhood
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
@@ -126,6 +127,13 @@ class Node:
             listener=self,
             features=local_end.features,
         )
+        self.neighbourhood = Neighbourhood(
+            own_key=identity.node_key,
+            table=self.table,
+            send_frame=self.tunnels.send_frame,
+            willing=config.relay_octets_per_s > 0,
+            drops=drops,
+        )
         self.relaying = self._make_relaying()
         self.relaying.use(self.tunnels)
         self.liveness = self._make_liveness()
@@ -174,6 +182,7 @@ class Node:
             path_failed=self._path_doubted,
             stranger=self.stranger_knocked,
             drops=self.drops,
+            neighbourhood=self.neighbourhood,
         )
 
     def _make_liveness(self) -> Liveness:
@@ -265,6 +274,7 @@ class Node:
         contacts = self._memory.recall()  # first of all: it needs nobody's answer but the peer's
         await self.sources.start()
         self.stock.load(self.taken_ipv4())
+        self.tunnels.forward(self.config.relay_octets_per_s)
         loops = [
             self._survey_loop(contacts),
             self._announce_when_surveyed(),
@@ -321,13 +331,21 @@ class Node:
             if peer.move(Occasion.SESSION_UP):
                 self._peer_changed(peer)
             return
-        hello = frames.Hello(self._session_nonce, self.local_end.features, self.config.hostname)
-        self.tunnels.send_frame(peer, hello)
+        self.tunnels.send_frame(peer, self._hello())
         member.connector.session_up()
         self.liveness.watch(peer)
         self.path_probes.watch(peer)
         if peer.relayed:
             self._signal(peer)
+        else:
+            self.neighbourhood.introduce(peer)
+
+    def _hello(self) -> frames.Hello:
+        features = self.local_end.features | (frames.FEATURE_RELAY if self.config.relay_octets_per_s else 0)
+        return frames.Hello(self._session_nonce, features, self.config.hostname)
+
+    def relayed_handshake(self, peer: Peer, frame: bytes) -> None:
+        self.relaying.handshake_from_member(peer, frame)
 
     def frame_received(self, peer: Peer, frame: frames.Frame) -> None:
         match frame:
@@ -336,18 +354,23 @@ class Node:
                     self.path_probes.peer_restarted(peer)
                 peer.session_nonce = frame.session_nonce
                 self.tunnels.use_features(peer, frame.features)
+                peer.relays_for_members = bool(frame.features & frames.FEATURE_RELAY)
+                self.relaying.may_carry(peer)
             case frames.Ping() | frames.Pong():
                 self.liveness.frame_received(peer, frame)
             case frames.Probe() | frames.ProbeAck():
                 self.path_probes.frame_received(peer, frame)
             case frames.Signal():
                 self._signalled(peer, frame)
+            case frames.Neighbours():
+                self.neighbourhood.heard(peer, frame.links)
             case frames.Goodbye():
                 member = self.members.of(peer)
                 if member is not None:
                     self.liveness.forget(peer)
                     self.path_probes.forget(peer)
                     member.connector.gone()
+                    self._carrier_lost(peer)
 
     def endpoint_moved(self, peer: Peer) -> None:
         member = self.members.of(peer)
@@ -497,7 +520,7 @@ class Node:
     def _peer_changed(self, peer: Peer) -> None:
         match peer.state:
             case PeerState.CONNECTED:
-                how = f"through the relay at {self.relaying.describe(peer.endpoint)}"
+                how = f"through {self.relaying.describe(peer.endpoint)}"
                 where = how if peer.relayed else f"at {peer.endpoint}"
                 text = f"{peer.name} ({peer.ipv4 or peer.ipv6}) is connected {where}"
             case PeerState.CONNECTING:
@@ -534,11 +557,17 @@ class Node:
             return
         self.path_probes.watch(peer)
         if peer.relayed:
+            self._carrier_lost(peer)
             member.connector.fell_back()
             self._signal(peer)
         else:
             member.connector.session_up()
+            self.neighbourhood.introduce(peer)
             self._peer_changed(peer)
+
+    def _carrier_lost(self, peer: Peer) -> None:
+        self.neighbourhood.gone(peer)
+        self.relaying.carrier_lost(peer)
 
     def _path_lost(self, peer: Peer) -> None:
         member = self.members.of(peer)
@@ -546,6 +575,7 @@ class Node:
             return
         self.path_probes.forget(peer)
         if member is not None:
+            self._carrier_lost(peer)
             member.connector.path_lost()
             if self.on_demand.full():
                 self.on_demand.wanted(peer.ipv6, fresh=True)  # it may be elsewhere now, and we are not told

@@ -8,15 +8,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.membership.relay_claims import relay_claim
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.mesh.relay_wire import relay_id, unwrap_handshake, wrap_handshake
+from dhtvpn.mesh.relay_wire import (
+    HANDSHAKE_MARK,
+    arrived_handshake,
+    frame_header,
+    relay_id,
+    unwrap_handshake,
+    wrap_handshake,
+)
 from dhtvpn.mesh.relayed import Place, place_of, relayed
+from dhtvpn.node.neighbourhood import Neighbourhood, key_of
 from dhtvpn.node.relay_client import RelayClient
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.epochs import epoch_at, lookup_epochs
@@ -25,11 +33,20 @@ log = logging.getLogger(__name__)
 
 MAX_PUBLISHED: Final = 2
 """Volunteers of a peer's record that we register at: a hostile record must not send us around the world."""
+MAX_ROUTES: Final = 3
+"""Ways through members that are tried at once."""
 GUEST_DEADLINE_S: Final = 0.7
 """How long a way through a volunteer that does not know us yet is waited for."""
 FAILED_S: Final = 30.0
 """How long a relay that failed for a peer is not used for it."""
 EPOCH_CHECK_S: Final = 30.0
+
+
+class MemberWay(NamedTuple):
+    """A way through members: the peer number of the first, and what gossip calls those beyond it."""
+
+    carrier: int
+    through: tuple[bytes, ...] = ()
 
 
 class Relaying:
@@ -47,14 +64,16 @@ class Relaying:
         path_failed: Callable[[Peer], None],
         stranger: Callable[[], None],
         drops: Drops,
+        neighbourhood: Neighbourhood,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
+        self._neighbourhood = neighbourhood
         self._secret, self._own_key, self._table = secret, own_key, table
         self._send, self._path_failed, self._stranger = send, path_failed, stranger
         self._drops, self._unix_time = drops, unix_time
         self._tunnels: Tunnels | None = None
-        self._vias: dict[Endpoint, int] = {}
-        self._volunteers: dict[int, Endpoint] = {}
+        self._vias: dict[Endpoint | MemberWay, int] = {}
+        self._ways: dict[int, Endpoint | MemberWay] = {}
         self._next_via = 1
         self._failed: dict[Place, float] = {}
         self._epochs: list[int] = []
@@ -81,6 +100,7 @@ class Relaying:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.client.run(candidates))
             group.create_task(self._follow_epochs())
+            group.create_task(self._neighbourhood.run())
 
     def claims(self) -> Sequence[bytes]:
         """What we show volunteers: of the present epoch, and of the others in which members may be."""
@@ -90,16 +110,32 @@ class Relaying:
     def peer_added(self, peer: Peer) -> None:
         """Compute what relays call ``peer``, before the engine hears of it."""
         if peer.node_key is not None:
-            peer.relay_id = self._id_of(peer.node_key, epoch_at(self._unix_time()))
+            self._follow_epoch()
+            peer.relay_ids = self._ids_of(peer.node_key)
+
+    def may_carry(self, peer: Peer) -> None:
+        """``peer`` relays for members: what it brings us has come by a way that has a number."""
+        if peer.relays_for_members:
+            self._number(MemberWay(peer.number))
+
+    def carrier_lost(self, carrier: Peer) -> None:
+        """The direct path to a member is gone: whoever is reached through it has to be reached otherwise."""
+        for peer in self._table.all():
+            way = self._way_of(peer.endpoint)
+            if isinstance(way, MemberWay) and way.carrier == carrier.number:
+                self._path_failed(peer)
 
     # Ways to a peer
 
     async def ways_to(self, peer: Peer) -> list[Endpoint]:
-        """Ways that may work, the best first: through volunteers that the peer is at home with, and through
-        our own, which may be the same ones under another address."""
+        """Ways that may work, the best first: through members; through volunteers that the peer is at home
+        with, and through our own, which may be the same ones under another address."""
         if peer.node_key is None:
             return []
         new = [relay for relay in peer.relays[:MAX_PUBLISHED] if not self.client.registered(relay)]
+        by_members = self._by_members(peer)
+        if by_members:
+            return [*by_members, *self.ways_now(peer)]
         if new:
             asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
             await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
@@ -109,6 +145,19 @@ class Relaying:
         """Of :meth:`ways_to`, those that can be used at once."""
         known = dict.fromkeys([*peer.relays[:MAX_PUBLISHED], *self.client.homes])
         ways = [self._way(peer, relay) for relay in known if self.client.registered(relay)]
+        return [*self._by_members(peer), *(way for way in ways if not self._has_failed(way))]
+
+    def _by_members(self, peer: Peer) -> list[Endpoint]:
+        in_use = self._way_of(peer.endpoint)
+        relays = None
+        if isinstance(in_use, MemberWay):
+            carrier = self._table.by_number(in_use.carrier)
+            relays = None if carrier is None else (key_of(carrier), *in_use.through)
+        ways = []
+        for route in self._neighbourhood.route_to(peer, relays)[:MAX_ROUTES]:
+            first = self._neighbourhood.member(route.relays[0])
+            if first is not None and all(self._neighbourhood.member(key) for key in route.relays[1:]):
+                ways.append(self._way(peer, MemberWay(first.number, route.relays[1:])))
         return [way for way in ways if not self._has_failed(way)]
 
     def fall_back(self, peer: Peer) -> Endpoint | None:
@@ -119,10 +168,25 @@ class Relaying:
                 self._failed[place] = _now() + FAILED_S
         return next(iter(self.ways_now(peer)), None)
 
-    def describe(self, endpoint: Endpoint | None) -> Endpoint | None:
-        """The volunteer that the way ``endpoint`` leads through; None for a direct path."""
-        place = None if endpoint is None else place_of(endpoint)
-        return None if place is None else self._volunteers.get(place.via)
+    def volunteer_of(self, endpoint: Endpoint | None) -> Endpoint | None:
+        """The volunteer that the way ``endpoint`` leads through; None where it is none."""
+        way = self._way_of(endpoint)
+        return way if isinstance(way, Endpoint) else None
+
+    def members_of(self, endpoint: Endpoint | None) -> list[Peer]:
+        """The members that the way ``endpoint`` leads through, the nearest first."""
+        way = self._way_of(endpoint)
+        if not isinstance(way, MemberWay):
+            return []
+        found = [self._table.by_number(way.carrier), *map(self._neighbourhood.member, way.through)]
+        return [peer for peer in found if peer is not None]
+
+    def describe(self, endpoint: Endpoint | None) -> str:
+        """The way ``endpoint`` in words."""
+        members = self.members_of(endpoint)
+        if members:
+            return ", ".join(peer.name for peer in members)
+        return f"the relay at {self.volunteer_of(endpoint)}"
 
     # Handshake messages
 
@@ -130,12 +194,18 @@ class Relaying:
         """Send a handshake message on the way ``endpoint``."""
         place = place_of(endpoint)
         peer = None if place is None else self._table.by_number(place.peer)
-        volunteer = None if place is None else self._volunteers.get(place.via)
-        if peer is None or volunteer is None or not peer.relay_id:
+        way = self._way_of(endpoint)
+        if peer is None or way is None or not peer.relay_ids:
             self._drops.count("relay", "no_way")
             return
         self._follow_epoch()
-        self._send(wrap_handshake(peer.relay_id, self._own_ids[0], data), volunteer)
+        if isinstance(way, Endpoint):
+            self._send(wrap_handshake(peer.relay_ids[0], self._own_ids[0], data), way)
+            return
+        carrier = self._table.by_number(way.carrier)
+        if carrier is not None and self._tunnels is not None:
+            header = frame_header(HANDSHAKE_MARK, (*self._ids_through(way), peer.relay_ids[0]))
+            self._tunnels.send_relay_frame(carrier, header + self._own_ids[0] + data)
 
     def handshake_received(self, datagram_untrusted: bytes, source: Endpoint) -> None:
         """A handshake message from a volunteer. Never raises on its bytes."""
@@ -154,17 +224,50 @@ class Relaying:
         elif self._tunnels is not None:
             self._tunnels.datagram_received(message, self._way(peer, source))
 
+    def handshake_from_member(self, carrier: Peer, frame_untrusted: bytes) -> None:
+        """A handshake message that a member has brought. Never raises on its bytes."""
+        try:
+            sender, message = arrived_handshake(frame_untrusted)
+        except DecodeError as error:
+            self._drops.count("relay", error.reason)
+            return
+        peer = self._peer_of(sender)
+        if peer is None:
+            self._drops.count("relay", "stranger")
+            self._stranger()
+        elif self._tunnels is not None:
+            back = self._by_members(peer) or [self._way(peer, MemberWay(carrier.number))]
+            self._tunnels.datagram_received(message, back[0])
+
     # Inside
 
-    def _way(self, peer: Peer, volunteer: Endpoint) -> Endpoint:
-        via = self._vias.get(volunteer)
+    def _way_of(self, endpoint: Endpoint | None) -> Endpoint | MemberWay | None:
+        place = None if endpoint is None else place_of(endpoint)
+        return None if place is None else self._ways.get(place.via)
+
+    def _way(self, peer: Peer, way: Endpoint | MemberWay) -> Endpoint:
+        return relayed(self._number(way), peer.number)
+
+    def _number(self, way: Endpoint | MemberWay) -> int:
+        via = self._vias.get(way)
         if via is None:
-            via = self._vias[volunteer] = self._next_via
-            self._volunteers[via] = volunteer
+            via = self._vias[way] = self._next_via
+            self._ways[via] = way
             self._next_via += 1
-            if self._tunnels is not None:
-                self._tunnels.set_via(via, volunteer, None)
-        return relayed(via, peer.number)
+            self._tell_via(via, way)
+        return via
+
+    def _tell_via(self, via: int, way: Endpoint | MemberWay) -> None:
+        if self._tunnels is None:
+            return
+        if isinstance(way, Endpoint):
+            self._tunnels.set_via(via, way, None)
+        else:
+            self._tunnels.set_via(via, None, way.carrier, self._ids_through(way))
+
+    def _ids_through(self, way: MemberWay) -> tuple[bytes, ...]:
+        members = map(self._neighbourhood.member, way.through)
+        return tuple(member.relay_ids[0] for member in members if member is not None)
 
     def _has_failed(self, way: Endpoint) -> bool:
         place = place_of(way)
@@ -183,7 +286,7 @@ class Relaying:
         via = self._vias.pop(volunteer, None)
         if via is None:
             return
-        del self._volunteers[via]
+        del self._ways[via]
         if self._tunnels is not None:
             self._tunnels.remove_via(via)
         for peer in self._table.all():
@@ -205,15 +308,16 @@ class Relaying:
         epochs = list(dict.fromkeys([present, *lookup_epochs(unix_time)]))
         if epochs == self._epochs or self._tunnels is None:
             return
-        moved = epochs[:1] != self._epochs[:1]
         self._epochs, self._peers_known = epochs, -1
         self._claims = tuple(relay_claim(self._secret, epoch, self._own_key) for epoch in epochs)
         self._own_ids = tuple(relay_id(claim) for claim in self._claims)
         self._tunnels.set_own_relay_ids(self._own_ids)
-        if moved:
-            for peer in self._table.all():
-                if peer.node_key is not None:
-                    self._tunnels.set_relay_id(peer, self._id_of(peer.node_key, present))
+        for peer in self._table.all():
+            if peer.node_key is not None:
+                self._tunnels.set_relay_ids(peer, self._ids_of(peer.node_key))
+        for way, via in self._vias.items():
+            if isinstance(way, MemberWay) and way.through:
+                self._tell_via(via, way)
 
     def _peer_of(self, identity: bytes) -> Peer | None:
         """Whom relays call ``identity`` in one of the epochs that are read."""
@@ -230,6 +334,9 @@ class Relaying:
                 for epoch in self._epochs
             }
         return self._peers_by_id.get(identity)
+
+    def _ids_of(self, node_key: bytes) -> tuple[bytes, ...]:
+        return tuple(self._id_of(node_key, epoch) for epoch in self._epochs)
 
     def _id_of(self, node_key: bytes, epoch: int) -> bytes:
         return relay_id(relay_claim(self._secret, epoch, node_key))

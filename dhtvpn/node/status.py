@@ -95,8 +95,12 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
 
 def relay_document(node: "Node", peer: Peer) -> dict[str, Any] | None:
     """Whom the peer's packets go through; None where there is nobody."""
-    volunteer = node.relaying.describe(peer.endpoint) if peer.path == "relayed" else None
-    return None if volunteer is None else {"kind": "volunteer", "endpoint": str(volunteer)}
+    if peer.path != "relayed":
+        return None
+    members = node.relaying.members_of(peer.endpoint)
+    if members:
+        return {"kind": "member", "members": [member.name for member in members]}
+    return {"kind": "volunteer", "endpoint": _text(node.relaying.volunteer_of(peer.endpoint))}
 
 
 def sources_document(node: "Node") -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from dhtvpn.errors import DecodeError
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.path_mtu import DEFAULT_MTU, RELAYED_MTU
 from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
-from dhtvpn.mesh.relayed import is_relayed
+from dhtvpn.mesh.relay_wire import HANDSHAKE_MARK
+from dhtvpn.mesh.relayed import is_relayed, place_of
 from dhtvpn.wireguard import events as wg
 from dhtvpn.wireguard.device import Device
 
@@ -36,6 +37,8 @@ class TunnelListener(Protocol):
     def endpoint_moved(self, peer: Peer) -> None: ...
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None: ...
+
+    def relayed_handshake(self, peer: Peer, frame: bytes) -> None: ...
 
     def packets_moved(self, peer: Peer) -> None: ...
 
@@ -69,7 +72,8 @@ class Tunnels:
         self._features = features
         self._timer: asyncio.TimerHandle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
-        self._vias: dict[int, tuple[Endpoint | None, int | None]] = {}
+        self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
+        self._forwarded = 0
         self._own_relay_ids: tuple[bytes, ...] = ()
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
@@ -78,8 +82,8 @@ class Tunnels:
         if timestamp is not None:
             core.greatest_timestamp = timestamp
         self._engine.set_peer(peer.number, peer.allowed_ips, peer.endpoint)
-        if peer.relay_id:
-            self._engine.set_relay_id(peer.number, peer.relay_id)
+        if peer.relay_ids:
+            self._engine.set_relay_ids(peer.number, peer.relay_ids)
         self._flush()
 
     def update_allowed_ips(self, peer: Peer) -> None:
@@ -106,10 +110,22 @@ class Tunnels:
         self._device.peer(peer.tunnel_key).set_endpoint(endpoint)
         self._engine.set_endpoint(peer.number, endpoint)
 
-    def set_via(self, via: int, endpoint: Endpoint | None, carrier: int | None) -> None:
-        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier``."""
-        self._vias[via] = endpoint, carrier
-        self._engine.set_via(via, endpoint, carrier)
+    def set_via(
+        self, via: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...] = ()
+    ) -> None:
+        """There is a relay, called ``via``: a volunteer at ``endpoint``, or peer number ``carrier`` and the
+        members ``through`` beyond it."""
+        self._vias[via] = endpoint, carrier, through
+        self._engine.set_via(via, endpoint, carrier, through)
+        for peer in self._table.all():
+            place = None if peer.endpoint is None else place_of(peer.endpoint)
+            if peer.endpoint is not None and place is not None and place.via == via:
+                self._engine.set_endpoint(peer.number, peer.endpoint)
+
+    def forward(self, octets_per_s: int) -> None:
+        """Send on relay frames of members, so many octets a second; 0: none."""
+        self._forwarded = octets_per_s
+        self._engine.forward(octets_per_s)
 
     def remove_via(self, via: int) -> None:
         """Use relay ``via`` no more."""
@@ -121,10 +137,14 @@ class Tunnels:
         self._own_relay_ids = tuple(relay_ids)
         self._engine.set_own_relay_ids(relay_ids)
 
-    def set_relay_id(self, peer: Peer, relay_id: bytes) -> None:
-        """What relays call ``peer`` now."""
-        peer.relay_id = relay_id
-        self._engine.set_relay_id(peer.number, relay_id)
+    def set_relay_ids(self, peer: Peer, relay_ids: tuple[bytes, ...]) -> None:
+        """What relays call ``peer``, now first of all."""
+        peer.relay_ids = relay_ids
+        self._engine.set_relay_ids(peer.number, relay_ids)
+
+    def send_relay_frame(self, peer: Peer, frame: bytes) -> None:
+        """Give ``peer`` a relay frame for somebody else."""
+        self._engine.send(peer.number, frame)
 
     def initiate(self, peer: Peer) -> None:
         """Start a handshake with ``peer`` at its endpoint, in place of one that is under way elsewhere."""
@@ -159,11 +179,17 @@ class Tunnels:
         self._engine.send(peer.number, frames.encode(frame))
 
     def answer_frame(self, peer: Peer, frame: frames.Frame) -> None:
-        """Send ``frame`` by the path that the peer's newest one came by."""
-        if peer.heard_at is None or peer.heard_at == peer.endpoint:
+        """Send ``frame`` by the path that the peer's newest one came by. Where members brought it, the way
+        back through them is ours to choose."""
+        heard_at = peer.heard_at
+        if heard_at is None or heard_at == peer.endpoint or (self._by_members(heard_at) and peer.relayed):
             self.send_frame(peer, frame)
         else:
-            self.send_frame_to(peer, peer.heard_at, frame)
+            self.send_frame_to(peer, heard_at, frame)
+
+    def _by_members(self, endpoint: Endpoint) -> bool:
+        place = place_of(endpoint)
+        return place is not None and self._vias.get(place.via, (None, None, ()))[1] is not None
 
     def send_frame_to(self, peer: Peer, endpoint: Endpoint, frame: frames.Frame) -> None:
         """Send ``frame`` to ``endpoint``, wherever everything else goes."""
@@ -248,12 +274,14 @@ class Tunnels:
             engine.resolve(self._asked)
         if self._own_relay_ids:
             engine.set_own_relay_ids(self._own_relay_ids)
-        for via, (endpoint, carrier) in self._vias.items():
-            engine.set_via(via, endpoint, carrier)
+        for via, (endpoint, carrier, through) in self._vias.items():
+            engine.set_via(via, endpoint, carrier, through)
+        if self._forwarded:
+            engine.forward(self._forwarded)
         for peer in self._table.all():
             engine.set_peer(peer.number, peer.allowed_ips, None)
-            if peer.relay_id:
-                engine.set_relay_id(peer.number, peer.relay_id)
+            if peer.relay_ids:
+                engine.set_relay_ids(peer.number, peer.relay_ids)
             if peer.endpoint is not None:
                 engine.set_endpoint(peer.number, peer.endpoint)
             self._tell_features(peer)
@@ -266,6 +294,9 @@ class Tunnels:
             self._timer.cancel()
 
     def _frame_received(self, peer: Peer, plaintext: bytes) -> None:
+        if plaintext[0] & 0xF0 == HANDSHAKE_MARK:
+            self._listener.relayed_handshake(peer, plaintext)
+            return
         try:
             frame = frames.decode(plaintext)
         except DecodeError as error:

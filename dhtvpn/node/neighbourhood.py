@@ -1,0 +1,137 @@
+"""Gossip: tells members whom this node reaches directly, hears the same of them, and finds ways through them.
+
+Links go to every member with a direct path, when they have changed and now and then. What a member says is passed
+on to those that it does not reach itself: in a full mesh that is nobody, so gossip costs what a few members say.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from dhtvpn.drops import Drops
+from dhtvpn.mesh import frames
+from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.mesh.routes import FLOOD_HOPS, MAX_LINKS, Links, LinkStates, Route, choose, routes_to
+
+CHECK_S: Final = 1.0
+REFRESH_S: Final = 300.0
+"""Between two tellings where nothing has changed."""
+LEAST_GAP_S: Final = 2.0
+"""Between two tellings in any case."""
+CHANGED_SHARE, CHANGED_MS = 0.3, 5.0
+"""A round trip is another one than was told when it differs by so much."""
+UNKNOWN_MS: Final = 50.0
+"""Taken for a round trip that has not been measured yet."""
+
+
+class Neighbourhood:
+    """``willing``: whether this node relays; without, it listens and tells nothing."""
+
+    def __init__(
+        self,
+        *,
+        own_key: bytes,
+        table: PeerTable,
+        send_frame: Callable[[Peer, frames.Frame], None],
+        willing: bool,
+        drops: Drops,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._own = own_key[: frames.KEY_SIZE]
+        self._table, self._send_frame, self._willing, self._drops = table, send_frame, willing, drops
+        self._states = LinkStates()
+        self._sequence = int(unix_time())
+        self._told: dict[bytes, float] = {}
+        self._told_at = 0.0
+
+    async def run(self) -> None:
+        """Tell what has changed, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            now = time.monotonic()
+            self._states.expire(now)
+            if self._willing and now - self._told_at >= LEAST_GAP_S and self._news(now):
+                self._tell(now)
+
+    def introduce(self, peer: Peer) -> None:
+        """A direct path to ``peer`` is up: tell it what we know."""
+        if self._willing and peer.node_key is not None:
+            self._send_frame(peer, frames.Neighbours(Links(self._own, self._sequence, dict(self._told))))
+            for links in self._states.all():
+                self._pass_on(links, (peer,))
+
+    def heard(self, peer: Peer, links: Links) -> None:
+        """``peer`` tells its own links, or passes on those of another member."""
+        if peer.node_key is None or links.origin == self._own:
+            return
+        if (links.hops == 0) != (links.origin == key_of(peer)):
+            self._drops.count("frame", "frame_origin")
+            return
+        if self._states.offer(links, time.monotonic()) and self._willing:
+            others = [other for other in self._neighbours() if other is not peer]
+            self._pass_on(links, others)
+
+    def gone(self, peer: Peer) -> None:
+        """There is no direct path to ``peer`` any more: it says nothing to us itself."""
+        if peer.node_key is not None:
+            links = self._states.of(key_of(peer))
+            if links is not None and links.hops == 0:
+                self._states.forget(links.origin)
+
+    def route_to(self, peer: Peer, in_use: tuple[bytes, ...] | None = None) -> list[Route]:
+        """Ways to ``peer`` through members, the one to take first."""
+        if peer.node_key is None:
+            return []
+        neighbours = {
+            key_of(other): UNKNOWN_MS if other.rtt_ms is None else other.rtt_ms
+            for other in self._neighbours()
+            if other.relays_for_members
+        }
+        routes = routes_to(key_of(peer), self._own, neighbours, self._states)
+        first = choose(routes, in_use)
+        return [] if first is None else [first, *(route for route in routes if route is not first)]
+
+    def member(self, key: bytes) -> Peer | None:
+        """The peer whose shortened node key is ``key``."""
+        return next((peer for peer in self._table.all() if peer.node_key and key_of(peer) == key), None)
+
+    def _neighbours(self) -> list[Peer]:
+        return [peer for peer in self._table.connected() if peer.node_key and not peer.relayed]
+
+    def _links(self) -> dict[bytes, float]:
+        found = {
+            key_of(peer): peer.rtt_ms if peer.rtt_ms is not None else UNKNOWN_MS
+            for peer in self._neighbours()
+        }
+        return dict(sorted(found.items(), key=lambda item: item[1])[:MAX_LINKS])
+
+    def _news(self, now: float) -> bool:
+        links = self._links()
+        if links.keys() != self._told.keys() or now - self._told_at >= REFRESH_S:
+            return bool(links or self._told)
+        return any(
+            abs(rtt - self._told[key]) > max(CHANGED_MS, CHANGED_SHARE * self._told[key])
+            for key, rtt in links.items()
+        )
+
+    def _tell(self, now: float) -> None:
+        self._told, self._told_at = self._links(), now
+        self._sequence += 1
+        for peer in self._neighbours():
+            self._send_frame(peer, frames.Neighbours(Links(self._own, self._sequence, self._told)))
+
+    def _pass_on(self, links: Links, peers: list[Peer] | tuple[Peer, ...]) -> None:
+        """To those whom the origin does not reach itself."""
+        if links.hops >= FLOOD_HOPS:
+            return
+        further = Links(links.origin, links.sequence, links.round_trips_ms, links.hops + 1)
+        for peer in peers:
+            key = key_of(peer)
+            if key != links.origin and key not in links.round_trips_ms:
+                self._send_frame(peer, frames.Neighbours(further))
+
+
+def key_of(peer: Peer) -> bytes:
+    """What gossip calls a member."""
+    return (peer.node_key or b"")[: frames.KEY_SIZE]
