@@ -2,8 +2,8 @@
 
 Every member that relays tells its *links*: the members that it reaches directly, and the round trip to each.
 What it says goes on to members that it does not reach itself, FLOOD_HOPS times at most. From the links each
-node computes its own ways; the sender names every member on the way (``relay_wire``), so ways of different nodes
-need not agree, and none can go in a circle.
+node computes its own ways; the sender names every member on the way (``relay_wire``), so ways of different
+nodes need not agree, and none can go in a circle.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Gossip: tells members whom this node reaches directly, hears the same of them, and finds ways through them.
 
-Links go to every member with a direct path, when they have changed and now and then. What a member says is passed
-on to those that it does not reach itself: in a full mesh that is nobody, so gossip costs what a few members say.
+Links go to every member with a direct path, when they have changed and now and then. What a member says is
+passed on to those that it does not reach itself: in a full mesh that is nobody, so gossip costs little there.
 """
 
 import asyncio
@@ -84,9 +84,7 @@ class Neighbourhood:
         if peer.node_key is None:
             return []
         neighbours = {
-            key_of(other): UNKNOWN_MS if other.rtt_ms is None else other.rtt_ms
-            for other in self._neighbours()
-            if other.relays_for_members
+            key_of(other): _round_trip_ms(other) for other in self._neighbours() if other.relays_for_members
         }
         routes = routes_to(key_of(peer), self._own, neighbours, self._states)
         first = choose(routes, in_use)
@@ -100,10 +98,7 @@ class Neighbourhood:
         return [peer for peer in self._table.connected() if peer.node_key and not peer.relayed]
 
     def _links(self) -> dict[bytes, float]:
-        found = {
-            key_of(peer): peer.rtt_ms if peer.rtt_ms is not None else UNKNOWN_MS
-            for peer in self._neighbours()
-        }
+        found = {key_of(peer): _round_trip_ms(peer) for peer in self._neighbours()}
         return dict(sorted(found.items(), key=lambda item: item[1])[:MAX_LINKS])
 
     def _news(self, now: float) -> bool:
@@ -135,3 +130,7 @@ class Neighbourhood:
 def key_of(peer: Peer) -> bytes:
     """What gossip calls a member."""
     return (peer.node_key or b"")[: frames.KEY_SIZE]
+
+
+def _round_trip_ms(peer: Peer) -> float:
+    return UNKNOWN_MS if peer.rtt_ms is None else peer.rtt_ms

@@ -127,15 +127,8 @@ class Node:
             listener=self,
             features=local_end.features,
         )
-        self.neighbourhood = Neighbourhood(
-            own_key=identity.node_key,
-            table=self.table,
-            send_frame=self.tunnels.send_frame,
-            willing=config.relay_octets_per_s > 0,
-            drops=drops,
-        )
+        self.neighbourhood = self._make_neighbourhood()
         self.relaying = self._make_relaying()
-        self.relaying.use(self.tunnels)
         self.liveness = self._make_liveness()
         self.paths = PathChanges(
             tunnels=self.tunnels, liveness=self.liveness, relaying=self.relaying, moved=self._path_moved
@@ -172,8 +165,17 @@ class Node:
         port.filter_in_kernel(index_tag)
         port.stun.on_unanswered_check(self.members.checked)
 
+    def _make_neighbourhood(self) -> Neighbourhood:
+        return Neighbourhood(
+            own_key=self._identity.node_key,
+            table=self.table,
+            send_frame=self.tunnels.send_frame,
+            willing=self.config.relay_octets_per_s > 0,
+            drops=self.drops,
+        )
+
     def _make_relaying(self) -> Relaying:
-        return Relaying(
+        relaying = Relaying(
             secret=self.config.network_id.secret,
             own_key=self._identity.node_key,
             table=self.table,
@@ -184,6 +186,8 @@ class Node:
             drops=self.drops,
             neighbourhood=self.neighbourhood,
         )
+        relaying.use(self.tunnels)
+        return relaying
 
     def _make_liveness(self) -> Liveness:
         return Liveness(

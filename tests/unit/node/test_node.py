@@ -91,7 +91,12 @@ class Bench:
             port=self._port(),
             sources=Sources([kademlia_source(self.directory)], dht=self.directory, drops=self.drops),
             local_end=SimpleNamespace(  # type: ignore[arg-type]
-                engine=SimpleNamespace(pid=1, offloads=("udp_gro",), set_own_relay_ids=lambda ids: None),
+                engine=SimpleNamespace(
+                    pid=1,
+                    offloads=("udp_gro",),
+                    set_own_relay_ids=lambda ids: None,
+                    forward=lambda octets: None,
+                ),
                 features=0,
                 interface="dhtvpn0",
                 move=self._move_address,
