@@ -43,12 +43,14 @@ from dhtvpn.node.neighbourhood import Neighbourhood
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
+from dhtvpn.node.signals import Signals
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
-from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind, EndpointRecord
+from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
 from dhtvpn.wireguard.device import Device
@@ -118,21 +120,13 @@ class Node:
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
-        self.tunnels = Tunnels(
-            device=device,
-            engine=local_end.engine,
-            table=self.table,
-            send=self._send_handshake,
-            drops=drops,
-            listener=self,
-            features=local_end.features,
-        )
-        self.neighbourhood = self._make_neighbourhood()
+        self.tunnels = self._make_tunnels(device)
         self.relaying = self._make_relaying()
         self.liveness = self._make_liveness()
         self.paths = PathChanges(
             tunnels=self.tunnels, liveness=self.liveness, relaying=self.relaying, moved=self._path_moved
         )
+        self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
             send_probe=self.tunnels.send_probe,
@@ -165,6 +159,17 @@ class Node:
         port.filter_in_kernel(index_tag)
         port.stun.on_unanswered_check(self.members.checked)
 
+    def _make_tunnels(self, device: Device) -> Tunnels:
+        return Tunnels(
+            device=device,
+            engine=self.local_end.engine,
+            table=self.table,
+            send=self._send_handshake,
+            drops=self.drops,
+            listener=self,
+            features=self.local_end.features,
+        )
+
     def _make_neighbourhood(self) -> Neighbourhood:
         return Neighbourhood(
             own_key=self._identity.node_key,
@@ -184,7 +189,7 @@ class Node:
             path_failed=self._path_doubted,
             stranger=self.stranger_knocked,
             drops=self.drops,
-            neighbourhood=self.neighbourhood,
+            neighbourhood=self._make_neighbourhood(),
         )
         relaying.use(self.tunnels)
         return relaying
@@ -196,6 +201,21 @@ class Node:
             send_frame_to=self.tunnels.send_frame_to,
             random_bytes=self._random_bytes,
             lost=self._path_lost,
+        )
+
+    def _make_signals(self) -> Signals:
+        return Signals(
+            session_nonce=self._session_nonce,
+            table=self.table,
+            send_frame=self.tunnels.send_frame,
+            candidates=self.surroundings.candidates,
+            homes=lambda: self.relaying.client.homes,
+            paths=self.paths,
+        )
+
+    def _make_relay_watch(self) -> RelayWatch:
+        return RelayWatch(
+            table=self.table, liveness=self.liveness, relaying=self.relaying, move=self.paths.move
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
@@ -287,6 +307,7 @@ class Node:
             self._save_loop(),
             self._expire_stock_loop(),
             self.relaying.run(self._relay_candidates),
+            self._make_relay_watch().run(),
         ]
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
@@ -340,9 +361,9 @@ class Node:
         self.liveness.watch(peer)
         self.path_probes.watch(peer)
         if peer.relayed:
-            self._signal(peer)
+            self.signals.send(peer)
         else:
-            self.neighbourhood.introduce(peer)
+            self.relaying.neighbourhood.introduce(peer)
 
     def _hello(self) -> frames.Hello:
         features = self.local_end.features | (frames.FEATURE_RELAY if self.config.relay_octets_per_s else 0)
@@ -365,9 +386,9 @@ class Node:
             case frames.Probe() | frames.ProbeAck():
                 self.path_probes.frame_received(peer, frame)
             case frames.Signal():
-                self._signalled(peer, frame)
+                self.signals.received(peer, frame, self.members)
             case frames.Neighbours():
-                self.neighbourhood.heard(peer, frame.links)
+                self.relaying.neighbourhood.heard(peer, frame.links)
             case frames.Goodbye():
                 member = self.members.of(peer)
                 if member is not None:
@@ -439,7 +460,7 @@ class Node:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
                 self.announcer.announce()
-                self._signal_relayed()
+                self.signals.send_to_relayed()
             self._surveyed.set()
             await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
 
@@ -563,14 +584,14 @@ class Node:
         if peer.relayed:
             self._carrier_lost(peer)
             member.connector.fell_back()
-            self._signal(peer)
+            self.signals.send(peer)
         else:
             member.connector.session_up()
-            self.neighbourhood.introduce(peer)
+            self.relaying.neighbourhood.introduce(peer)
             self._peer_changed(peer)
 
     def _carrier_lost(self, peer: Peer) -> None:
-        self.neighbourhood.gone(peer)
+        self.relaying.neighbourhood.gone(peer)
         self.relaying.carrier_lost(peer)
 
     def _path_lost(self, peer: Peer) -> None:
@@ -583,23 +604,6 @@ class Node:
             member.connector.path_lost()
             if self.on_demand.full():
                 self.on_demand.wanted(peer.ipv6, fresh=True)  # it may be elsewhere now, and we are not told
-
-    def _signal(self, peer: Peer) -> None:
-        """Tell a relayed peer where we can be reached, and that we try now."""
-        candidates = [(c.kind.value, c.endpoint) for c in self.surroundings.candidates()]
-        self.tunnels.send_frame(peer, frames.Signal(self._session_nonce, tuple(candidates)))
-
-    def _signal_relayed(self) -> None:
-        for peer in self.table.connected():
-            if peer.relayed:
-                self._signal(peer)
-
-    def _signalled(self, peer: Peer, signal: frames.Signal) -> None:
-        kinds = {kind.value: kind for kind in CandidateKind}
-        known = [Candidate(endpoint, kinds[kind]) for kind, endpoint in signal.candidates if kind in kinds]
-        if peer.heard_at is not None:
-            self.paths.told_by_relay(peer, peer.heard_at)
-        self.members.signalled(peer, signal.session_nonce, known)
 
     def _send_handshake(self, data: bytes, endpoint: Endpoint) -> None:
         if is_relayed(endpoint):
@@ -642,16 +646,12 @@ class Node:
             node_key=self._identity.node_key,
             name=self.config.hostname,
             session_nonce=self._session_nonce,
-            candidates=self._published_candidates(),
+            candidates=self.signals.published(),
             ipv4_attempt=self.claim.attempt,
             since=self.claim.since,
             features=0,
             leaving=False,
         )
-
-    def _published_candidates(self) -> tuple[Candidate, ...]:
-        relays = [Candidate(endpoint, CandidateKind.RELAY) for endpoint in self.relaying.client.homes]
-        return (*self.surroundings.candidates()[: MAX_CANDIDATES - len(relays)], *relays)
 
     def taken_ipv4(self) -> set[IPv4Address]:
         """Overlay addresses that somebody holds, as far as this node knows."""

@@ -59,7 +59,7 @@ class PathChanges:
         if way is None:
             return False
         log.info("peer %s: going on through a relay", peer.id)
-        self._move(peer, way)
+        self.move(peer, way)
         self._liveness.doubt(peer)  # whether it works is not known yet
         return True
 
@@ -70,7 +70,7 @@ class PathChanges:
             return
         if time.monotonic() - peer.last_heard >= SILENCE_S:
             log.info("peer %s: has left the direct path", peer.id)
-            self._move(peer, endpoint)
+            self.move(peer, endpoint)
         else:
             self._liveness.doubt(peer)
 
@@ -85,10 +85,11 @@ class PathChanges:
         rtt_ms = await self._liveness.try_path(peer, endpoint)
         if rtt_ms is not None and peer.relayed:
             log.info("peer %s: the direct path to %s works", peer.id, endpoint)
-            self._move(peer, endpoint)
+            self.move(peer, endpoint)
             peer.rtt_ms = rtt_ms
 
-    def _move(self, peer: Peer, endpoint: Endpoint) -> None:
+    def move(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Send to ``endpoint`` from now on."""
         peer.rtt_ms = None
         self._tunnels.aim(peer, endpoint)
         self._liveness.watch(peer)

@@ -67,7 +67,7 @@ class Relaying:
         neighbourhood: Neighbourhood,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
-        self._neighbourhood = neighbourhood
+        self.neighbourhood = neighbourhood
         self._secret, self._own_key, self._table = secret, own_key, table
         self._send, self._path_failed, self._stranger = send, path_failed, stranger
         self._drops, self._unix_time = drops, unix_time
@@ -100,7 +100,7 @@ class Relaying:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.client.run(candidates))
             group.create_task(self._follow_epochs())
-            group.create_task(self._neighbourhood.run())
+            group.create_task(self.neighbourhood.run())
 
     def claims(self) -> Sequence[bytes]:
         """What we show volunteers: of the present epoch, and of the others in which members may be."""
@@ -154,9 +154,9 @@ class Relaying:
             carrier = self._table.by_number(in_use.carrier)
             relays = None if carrier is None else (key_of(carrier), *in_use.through)
         ways = []
-        for route in self._neighbourhood.route_to(peer, relays)[:MAX_ROUTES]:
-            first = self._neighbourhood.member(route.relays[0])
-            if first is not None and all(self._neighbourhood.member(key) for key in route.relays[1:]):
+        for route in self.neighbourhood.route_to(peer, relays)[:MAX_ROUTES]:
+            first = self.neighbourhood.member(route.relays[0])
+            if first is not None and all(self.neighbourhood.member(key) for key in route.relays[1:]):
                 ways.append(self._way(peer, MemberWay(first.number, route.relays[1:])))
         return [way for way in ways if not self._has_failed(way)]
 
@@ -178,7 +178,7 @@ class Relaying:
         way = self._way_of(endpoint)
         if not isinstance(way, MemberWay):
             return []
-        found = [self._table.by_number(way.carrier), *map(self._neighbourhood.member, way.through)]
+        found = [self._table.by_number(way.carrier), *map(self.neighbourhood.member, way.through)]
         return [peer for peer in found if peer is not None]
 
     def describe(self, endpoint: Endpoint | None) -> str:
@@ -266,7 +266,7 @@ class Relaying:
             self._tunnels.set_via(via, None, way.carrier, self._ids_through(way))
 
     def _ids_through(self, way: MemberWay) -> tuple[bytes, ...]:
-        members = map(self._neighbourhood.member, way.through)
+        members = map(self.neighbourhood.member, way.through)
         return tuple(member.relay_ids[0] for member in members if member is not None)
 
     def _has_failed(self, way: Endpoint) -> bool:

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh import frames
 from dhtvpn.mesh.frames import Goodbye, Hello, Ping, Pong, Probe, ProbeAck, decode, encode
+from dhtvpn.mesh.routes import MAX_LINKS, Links
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/mesh/frames.json").read_text())
 TOKEN = bytes.fromhex(VECTORS["ping"]["token"])
@@ -82,3 +85,39 @@ NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), NAMES)
 def test_hello_round_trip(nonce: bytes, features: int, name: str) -> None:
     assert decode(encode(Hello(nonce, features, name))) == Hello(nonce, features, name)
+
+
+NONCE16, KEY8 = bytes(range(16)), b"neighbou"
+
+
+@given(st.binary(max_size=80), st.sampled_from([7, 8]))
+def test_signals_and_neighbours_are_decoded_or_refused(body: bytes, kind: int) -> None:
+    data = bytes((kind,)) + len(body).to_bytes(2, "big") + body
+    try:
+        frame = frames.decode(data)
+    except DecodeError as error:
+        assert error.reason == "frame_body"
+    else:
+        assert isinstance(frame, frames.Signal | frames.Neighbours)
+
+
+def test_the_bytes_of_a_signal() -> None:
+    signal = frames.Signal(NONCE16, ((1, Endpoint("192.0.2.1", 4690)), (2, Endpoint("2001:db8::1", 1))))
+    text = "070030" + NONCE16.hex() + "0106c00002011252" + "0212" + "20010db8" + "00" * 11 + "01" + "0001"
+    body = bytes.fromhex(text)
+    assert frames.encode(signal)[3:] == body[3:] and frames.decode(frames.encode(signal)) == signal
+    full = frames.Signal(NONCE16, ((2, Endpoint("2001:db8::1", 1)),) * frames.MAX_CANDIDATES)
+    assert frames.decode(frames.encode(full)) == full
+    assert len(frames.encode(full)) <= frames.MAX_FRAME
+
+
+def test_the_bytes_of_neighbours() -> None:
+    links = Links(b"originor", 0x01020304, {KEY8: 12.3, b"secondse": 7000.0}, 2)
+    data = frames.encode(frames.Neighbours(links))
+    assert data.hex() == (
+        "080022" + b"originor".hex() + "010203040202" + KEY8.hex() + "007b" + b"secondse".hex() + "ffff"
+    )
+    again = frames.decode(data)
+    assert again == frames.Neighbours(Links(b"originor", 0x01020304, {KEY8: 12.3, b"secondse": 6553.5}, 2))
+    most = Links(b"originor", 1, {n.to_bytes(8, "big"): 1.0 for n in range(MAX_LINKS)})
+    assert len(frames.encode(frames.Neighbours(most))) <= frames.MAX_FRAME

@@ -1,0 +1,50 @@
+"""How good a way through relays is, by the pings that were sent on it. Pure."""
+
+from collections import deque
+from typing import Final
+
+KEPT: Final = 8
+"""Pings that count, ours: a minute ago is another time."""
+ENOUGH: Final = 3
+"""Pings before a way is judged."""
+LOSS_WEIGHT: Final = 10.0
+"""A tenth of the pings lost is as bad as twice the round trip: loss slows TCP down more than delay."""
+SHARE, MARGIN_MS = 0.7, 5.0
+"""Another way is better when its score is below this share of the present one's, and so much below it."""
+
+
+class WaySamples:
+    """The newest pings of one way."""
+
+    def __init__(self) -> None:
+        self._round_trips_ms: deque[float | None] = deque(maxlen=KEPT)
+
+    def add(self, round_trip_ms: float | None) -> None:
+        """A ping was answered after so long, or not at all (None)."""
+        self._round_trips_ms.append(round_trip_ms)
+
+    @property
+    def loss(self) -> float:
+        """Share of the pings without an answer, 0 where none was sent."""
+        count = len(self._round_trips_ms)
+        return sum(each is None for each in self._round_trips_ms) / count if count else 0.0
+
+    @property
+    def judged(self) -> bool:
+        """Whether there were enough."""
+        return len(self._round_trips_ms) >= ENOUGH
+
+    @property
+    def score(self) -> float:
+        """Milliseconds that stand for delay and loss: the less the better."""
+        answered = [each for each in self._round_trips_ms if each is not None]
+        if not answered:
+            return float("inf")
+        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss)
+
+
+def is_better(other: WaySamples, present: WaySamples) -> bool:
+    """Whether to leave the ``present`` way for the ``other``."""
+    if not (other.judged and present.judged):
+        return False
+    return other.score < min(SHARE * present.score, present.score - MARGIN_MS)

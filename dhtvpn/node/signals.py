@@ -1,0 +1,52 @@
+"""Signals: tells a relayed peer where this node may be reached, so that both try at once."""
+
+from collections.abc import Callable, Sequence
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh import frames
+from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.node.members import Members
+from dhtvpn.node.path_changes import PathChanges
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
+
+_KINDS = {kind.value: kind for kind in CandidateKind}
+
+
+class Signals:
+    """``candidates`` gives ours, ``homes`` the volunteers that we are at home with."""
+
+    def __init__(
+        self,
+        *,
+        session_nonce: bytes,
+        table: PeerTable,
+        send_frame: Callable[[Peer, frames.Frame], None],
+        candidates: Callable[[], Sequence[Candidate]],
+        homes: Callable[[], Sequence[Endpoint]],
+        paths: PathChanges,
+    ) -> None:
+        self._nonce, self._table, self._send_frame = session_nonce, table, send_frame
+        self._candidates, self._homes, self._paths = candidates, homes, paths
+
+    def send(self, peer: Peer) -> None:
+        """Tell a relayed peer where we can be reached, and that we try now."""
+        candidates = [(candidate.kind.value, candidate.endpoint) for candidate in self._candidates()]
+        self._send_frame(peer, frames.Signal(self._nonce, tuple(candidates)))
+
+    def send_to_relayed(self) -> None:
+        """Our candidates have changed."""
+        for peer in self._table.connected():
+            if peer.relayed and peer.node_key is not None:
+                self.send(peer)
+
+    def received(self, peer: Peer, signal: frames.Signal, members: Members) -> None:
+        """``peer`` has told us. Kinds that are not known here are left out."""
+        if peer.heard_at is not None:
+            self._paths.told_by_relay(peer, peer.heard_at)
+        known = [Candidate(endpoint, _KINDS[kind]) for kind, endpoint in signal.candidates if kind in _KINDS]
+        members.signalled(peer, signal.session_nonce, known)
+
+    def published(self) -> tuple[Candidate, ...]:
+        """What our record holds: our candidates, and where we are at home."""
+        relays = [Candidate(endpoint, CandidateKind.RELAY) for endpoint in self._homes()]
+        return (*self._candidates()[: MAX_CANDIDATES - len(relays)], *relays)
