@@ -1,0 +1,178 @@
+"""Registrations at volunteers, in virtual time."""
+
+import asyncio
+
+from virtual_time import run
+
+from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.relay_wire import (
+    NO_TOKEN,
+    NotHere,
+    Refused,
+    Register,
+    Registered,
+    Stranger,
+    Token,
+    decode_service,
+    encode_service,
+    relay_id,
+)
+from dhtvpn.node import relay_client as module
+from dhtvpn.node.relay_client import RelayClient
+
+CLAIMS = (bytes(16), bytes([1]) * 16)
+ONE, TWO, THREE = (Endpoint(f"198.51.100.{number}", 4690) for number in (1, 2, 3))
+TOKEN = b"tokentok"
+
+
+class World:
+    """Volunteers that answer after 20 ms; everybody else is silent."""
+
+    def __init__(self, *volunteers: Endpoint) -> None:
+        self.volunteers = set(volunteers)
+        self.full: set[Endpoint] = set()
+        self.asked: list[tuple[Endpoint, Register]] = []
+        self.changes = 0
+        self.not_here: list[tuple[Endpoint, bytes]] = []
+        self.lost: list[Endpoint] = []
+        self.drops = Drops()
+        self.token = TOKEN
+        self.client = RelayClient(
+            send=self.send,
+            claims=lambda: CLAIMS,
+            changed=self.changed,
+            not_here=lambda *what: self.not_here.append(what),
+            lost=self.lost.append,
+            drops=self.drops,
+        )
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def send(self, data: bytes, endpoint: Endpoint) -> None:
+        message = decode_service(data)
+        assert isinstance(message, Register)
+        self.asked.append((endpoint, message))
+        if endpoint not in self.volunteers:
+            return
+        identity = relay_id(message.claim)
+        if message.token != self.token:
+            answer = encode_service(Token(self.token))
+        else:
+            answer = encode_service(Refused(identity) if endpoint in self.full else Registered(identity, 60))
+        asyncio.get_running_loop().call_later(0.02, self.client.datagram_received, answer, endpoint)
+
+    def asked_of(self, endpoint: Endpoint) -> int:
+        return sum(each == endpoint for each, _ in self.asked)
+
+
+async def running(world: World, *candidates: Endpoint, seconds: float) -> asyncio.Task[None]:
+    task = asyncio.create_task(world.client.run(lambda: candidates))
+    await asyncio.sleep(seconds)
+    return task
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_node_is_at_home_with_two_in_two_round_trips() -> None:
+    async def scenario() -> None:
+        world = World(ONE, TWO, THREE)
+        task = await running(world, ONE, TWO, seconds=0.1)
+        assert set(world.client.homes) == {ONE, TWO} and world.changes == 2
+        assert world.asked[0][1] == Register(CLAIMS[0], NO_TOKEN)
+        claims = {message.claim for endpoint, message in world.asked if message.token == TOKEN}
+        assert claims == set(CLAIMS)
+        await end(task)
+
+    run(scenario())
+
+
+def test_registrations_are_renewed_and_last() -> None:
+    async def scenario() -> None:
+        world = World(ONE, TWO)
+        task = await running(world, ONE, TWO, seconds=1)
+        before = len(world.asked)
+        await asyncio.sleep(600)
+        assert world.client.registered(ONE) and world.client.registered(TWO)
+        assert len(world.asked) - before <= 2 * 2 * (600 / module.RENEW_S + 1)
+        world.token = b"tokenTOK"  # it was started anew
+        await asyncio.sleep(60)
+        assert world.client.registered(ONE) and not world.lost and world.changes == 2
+        await end(task)
+
+    run(scenario())
+
+
+def test_who_does_not_answer_is_not_asked_again_for_long() -> None:
+    async def scenario() -> None:
+        world = World(TWO)
+        task = await running(world, ONE, TWO, seconds=60)
+        assert world.client.homes == (TWO,)
+        assert world.asked_of(ONE) == module.ATTEMPTS + 1
+        await end(task)
+
+    run(scenario())
+
+
+def test_a_volunteer_that_vanishes_is_given_up_and_another_taken() -> None:
+    async def scenario() -> None:
+        world = World(ONE, TWO, THREE)
+        task = await running(world, ONE, TWO, THREE, seconds=5)
+        gone = world.client.homes[0]
+        world.volunteers.remove(gone)
+        await asyncio.sleep(module.RENEW_S + 15)
+        assert gone in world.lost and gone not in world.client.homes
+        assert len(world.client.homes) == 2 and not world.client.registered(gone)
+        await end(task)
+
+    run(scenario())
+
+
+def test_a_full_volunteer_is_left_alone() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        world.full.add(ONE)
+        task = await running(world, ONE, seconds=60)
+        assert world.client.homes == () and world.asked_of(ONE) <= 2 * len(CLAIMS)
+        await end(task)
+
+    run(scenario())
+
+
+def test_a_guest_registers_once_and_is_forgotten_later() -> None:
+    async def scenario() -> None:
+        world = World(ONE, THREE)
+        task = await running(world, ONE, seconds=1)
+        assert await asyncio.gather(*(world.client.register(THREE) for _ in range(5))) == [True] * 5
+        assert world.asked_of(THREE) == 1 + len(CLAIMS)
+        assert world.client.homes == (ONE,)
+        assert not await world.client.register(TWO)
+        await asyncio.sleep(module.GUEST_S + 10)
+        assert not world.client.registered(THREE) and THREE in world.lost
+        await end(task)
+
+    run(scenario())
+
+
+def test_notices_of_volunteers_and_of_others() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, seconds=1)
+        world.client.datagram_received(encode_service(NotHere(b"idididi")), ONE)
+        assert world.not_here == [(ONE, b"idididi")]
+        world.client.datagram_received(encode_service(Registered(relay_id(CLAIMS[0]), 60)), TWO)
+        assert not world.client.registered(TWO)
+        world.client.datagram_received(b"\xdb\xff", ONE)
+        world.client.datagram_received(encode_service(Register(CLAIMS[0], TOKEN)), ONE)
+        assert world.drops.as_dict() == {"relay.relay_kind": 1, "relay.unasked": 2}
+        world.client.datagram_received(encode_service(Stranger()), ONE)
+        assert not world.client.registered(ONE)
+        await asyncio.sleep(3)
+        assert world.client.registered(ONE)
+        await end(task)
+
+    run(scenario())
