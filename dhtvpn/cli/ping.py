@@ -7,7 +7,7 @@ import typer
 from dhtvpn.cli import output
 from dhtvpn.cli.nodes import node_for
 from dhtvpn.cli.options import JsonOption, NetworkOption, StateDirOption, examples, new_app, session
-from dhtvpn.cli.views import milliseconds
+from dhtvpn.cli.views import milliseconds, path_of
 from dhtvpn.control.schema import MAX_PING_COUNT
 from dhtvpn.errors import TimedOutError
 
@@ -48,9 +48,6 @@ def ping(
         elif reply["rtt_ms"] is None:
             output.line(f"{peer}: seq {reply['seq']}, no reply")
         else:
-            output.line(
-                f"{peer}: seq {reply['seq']}, {milliseconds(reply['rtt_ms'])}, "
-                f"{reply['path']} by {reply['endpoint']}"
-            )
+            output.line(f"{peer}: seq {reply['seq']}, {milliseconds(reply['rtt_ms'])}, {path_of(reply)}")
     if not replied:
         raise TimedOutError(f"no reply from {peer!r} to {count} ping{'s' if count > 1 else ''}")

@@ -63,6 +63,16 @@ def peers(listing: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table
 
 
+def path_of(item: Mapping[str, Any]) -> str:
+    """How packets go to a peer: direct and where to, or relayed and through whom."""
+    relay = item.get("relay")
+    if relay is None:
+        return f"{item['path']} by {_or_dash(item['endpoint'])}"
+    if relay["kind"] == "member":
+        return f"{item['path']} through {', '.join(relay['members'])}"
+    return f"{item['path']} through the volunteer at {_or_dash(relay['endpoint'])}"
+
+
 def peer_details(listing: Sequence[Mapping[str, Any]]) -> RenderableType:
     """One block for each peer, with what does not fit into a row."""
     grid = Table.grid(padding=(0, 2))
@@ -79,7 +89,7 @@ def peer_details(listing: Sequence[Mapping[str, Any]]) -> RenderableType:
         if found_by := peer.get("found_by"):
             grid.add_row(_text("found by"), _text(found_by))
         if peer["path"] is not None:
-            path = f"{peer['path']} by {_or_dash(peer['endpoint'])}, {milliseconds(peer['rtt_ms'])}"
+            path = f"{path_of(peer)}, {milliseconds(peer['rtt_ms'])}"
             if peer["mtu"] is not None:
                 path += f", MTU {peer['mtu']}"
             grid.add_row(_text("path"), _text(path))

@@ -73,10 +73,20 @@ class SourcePart(TypedDict):
     records_published: int
 
 
+class RelayPart(TypedDict, total=False):
+    """Whom packets go through. ``kind``: "volunteer", at ``endpoint``, or "member": the names of the
+    ``members`` on the way, the nearest first."""
+
+    kind: str
+    endpoint: str | None
+    members: list[str]
+
+
 class PeerPart(TypedDict):
-    """One other member. ``found_by``: the name of the source that found it first. ``last_handshake_s``:
-    seconds since the last completed handshake. ``mtu``: bytes of the longest packet that the path takes.
-    ``cipher``: what seals the packets that go there, "aes-256-gcm" or "chacha20-poly1305"."""
+    """One other member. ``endpoint`` and ``relay``: where packets go, or whom they go through. ``found_by``:
+    the name of the source that found it first. ``last_handshake_s``: seconds since the last completed
+    handshake. ``mtu``: bytes of the longest packet that the path takes. ``cipher``: what seals the packets
+    that go there, "aes-256-gcm" or "chacha20-poly1305"."""
 
     name: str
     id: str
@@ -85,6 +95,7 @@ class PeerPart(TypedDict):
     state: PeerState
     path: PathKind | None
     endpoint: str | None
+    relay: RelayPart | None
     rtt_ms: float | None
     cipher: str | None
     mtu: int | None
@@ -137,6 +148,7 @@ class PingReply(TypedDict):
     rtt_ms: float | None
     path: PathKind | None
     endpoint: str | None
+    relay: RelayPart | None
 
 
 class ProgressEvent(TypedDict):

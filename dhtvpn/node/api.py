@@ -10,7 +10,7 @@ from dhtvpn.errors import NotFoundError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.mesh.peers import Peer
 from dhtvpn.node.node import Node
-from dhtvpn.node.status import status_document
+from dhtvpn.node.status import relay_document, status_document
 from dhtvpn.node.stock import StockPeer
 
 CONNECT_S = 5.0
@@ -38,7 +38,8 @@ class LocalApi:
                 "name": target.name,
                 "rtt_ms": None if rtt_ms is None else round(rtt_ms, 2),
                 "path": target.path,
-                "endpoint": None if target.endpoint is None else str(target.endpoint),
+                "endpoint": None if target.endpoint is None or target.relayed else str(target.endpoint),
+                "relay": relay_document(node, target),
             }
             if sequence < count:
                 await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began)))

@@ -25,6 +25,7 @@ def peer(name: str, number: int, state: str = "connected") -> dict[str, Any]:
         "state": state,
         "path": "direct" if up else None,
         "endpoint": "[2001:db8:1234:5678:9abc:def0:1234:5678]:51820" if up else None,
+        "relay": None,
         "rtt_ms": 123.4 if up else None,
         "cipher": "aes-256-gcm" if up else None,
         "mtu": 1440 if up else None,
@@ -97,6 +98,7 @@ class FakeNode:
                     "rtt_ms": None if lost else 1.25 * seq,
                     "path": found[0]["path"],
                     "endpoint": found[0]["endpoint"],
+                    "relay": None,
                 }
                 await asyncio.sleep(interval_s if seq < count else 0)
         finally:

@@ -23,6 +23,7 @@ from dhtvpn.nat.socket_filter import (
     dropped,
     engine_filter,
     group_filter,
+    relay_filter,
     source_key,
 )
 from dhtvpn.nat.stun_messages import binding_request, binding_response
@@ -199,6 +200,37 @@ def test_the_kernel_takes_the_filters_and_counts_what_they_drop(host: str) -> No
         while (data := receiver.recv(2048))[0] == 1:
             pass
         assert data[0] == 4
+
+
+IDENTITY = b"idididi"
+
+
+def test_relayed_data_is_for_the_engine_and_names_an_index_of_ours() -> None:
+    data = b"\xd9" + IDENTITY + b"\4\0\0\0" + INDEX + bytes(24)
+    assert run(engine_filter(TAG), data) == TAKE
+    assert run(control_filter(4, TAG, data=True), data) == TAKE
+    assert run(control_filter(4, TAG), data) == DROP
+    foreign = data[:14] + bytes(2) + data[16:]
+    for other in (foreign, data[:-1], b"\xd9", data[8:] + b"", b"\xda" + data[1:]):
+        expected = TAKE if other == data[8:] else DROP
+        assert run(engine_filter(TAG), other) == expected
+    assert run(relay_filter(), data) == run(relay_filter(), foreign) == TAKE
+    assert run(relay_filter(), data[:-1]) == run(relay_filter(), data[8:]) == run(relay_filter(), b"") == DROP
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_relayed_handshakes_and_registrations_have_their_lengths(family: int) -> None:
+    network = V6 if family == 6 else V4
+    for tag, relaying, expected in ((TAG, False, TAKE), (None, True, TAKE), (None, False, DROP)):
+        program = control_filter(family, tag, relaying=relaying)
+        for size in (148, 92, 64):
+            assert run(program, b"\xda" + bytes(15 + size), network=network) == expected
+            assert run(program, b"\xda" + bytes(16 + size), network=network) == DROP
+        assert run(program, b"\xdb\1" + bytes(24), network=network) == expected
+        assert run(program, b"\xdb\1" + bytes(25), network=network) == DROP
+    data = b"\xd9" + IDENTITY + b"\4\0\0\0" + bytes(28)
+    assert run(control_filter(family, None, relaying=True, data=True), data, network=network) == TAKE
+    assert run(control_filter(family, None, relaying=True), data, network=network) == DROP
 
 
 def test_notes_pass_where_there_are_tunnels_and_have_one_length() -> None:
