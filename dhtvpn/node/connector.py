@@ -36,6 +36,8 @@ GRACE_S = 0.25
 UNREACHABLE_AFTER_S = 25.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts; doubled each time, with jitter, so that nodes do not try in step."""
+RELAYED_PAUSE_S = 300.0
+"""The longest of a peer that is reached through a relay: it signals when it is somewhere else."""
 LEAST_PAUSE_S = 0.5
 """However often the peer says that it begins an attempt."""
 LINGER_S = 3.0
@@ -199,7 +201,8 @@ class Connector:
             length = pause * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
             await _wait(session, LEAST_PAUSE_S)
             poked = await _wait(self._poked, length - LEAST_PAUSE_S)
-            pause = FIRST_PAUSE_S if poked else min(2 * pause, LONGEST_PAUSE_S)
+            longest = RELAYED_PAUSE_S if self.peer.relayed else LONGEST_PAUSE_S
+            pause = FIRST_PAUSE_S if poked else min(2 * pause, longest)
             self._poked.clear()
 
     async def _try_once(self, session: asyncio.Event) -> None:

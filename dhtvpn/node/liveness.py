@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -86,7 +85,7 @@ class Liveness:
             return
         sent = self._waiting.get(peer.number, _Waiting()).sent.pop(frame.token, None)
         if sent is not None and not sent[1].done():
-            sent[1].set_result((time.monotonic() - sent[0]) * 1e3)
+            sent[1].set_result((_now() - sent[0]) * 1e3)
 
     async def ping(self, peer: Peer, deadline_s: float = REPLY_DEADLINE_S) -> float | None:
         """One round trip in milliseconds, or None when nothing came back in time."""
@@ -108,7 +107,7 @@ class Liveness:
             waiting.pop(next(iter(waiting)))
         token = self._random_bytes(frames.TOKEN_SIZE)
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        waiting[token] = (time.monotonic(), answer)
+        waiting[token] = (_now(), answer)
         if endpoint is None or self._send_frame_to is None:
             self._send_frame(peer, frames.Ping(token))
         else:
@@ -124,7 +123,7 @@ class Liveness:
         missed = 0
         doubt = self._doubts.setdefault(peer.number, asyncio.Event())
         while missed < (HURRIED_LOST_AFTER if doubt.is_set() else LOST_AFTER):
-            started = time.monotonic()
+            started = _now()
             received = peer.heard_bytes
             deadline_s = _hurried_deadline_s(peer) if doubt.is_set() else REPLY_DEADLINE_S
             if await self.ping(peer, deadline_s) is not None or peer.heard_bytes != received:
@@ -133,10 +132,11 @@ class Liveness:
                 await _wait(doubt, INTERVAL_S)
             else:
                 missed += 1
-                await asyncio.sleep(max(0.0, deadline_s - (time.monotonic() - started)))
+                await asyncio.sleep(max(0.0, deadline_s - (_now() - started)))
         doubt.clear()
         log.info("peer %s: no answer to %d pings, the path is lost", peer.id, missed)
         peer.rtt_ms = None
+        self._tasks.pop(peer.number, None)  # this one: whoever is told may want another
         self._lost(peer)
 
 
@@ -149,3 +149,7 @@ def _hurried_deadline_s(peer: Peer) -> float:
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), timeout_s)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -44,6 +44,7 @@ class Neighbourhood:
         self._sequence = int(unix_time())
         self._told: dict[bytes, float] = {}
         self._told_at = 0.0
+        self._introduced: set[int] = set()
 
     async def run(self) -> None:
         """Tell what has changed, until cancelled."""
@@ -55,8 +56,9 @@ class Neighbourhood:
                 self._tell(now)
 
     def introduce(self, peer: Peer) -> None:
-        """A direct path to ``peer`` is up: tell it what we know."""
-        if self._willing and peer.node_key is not None:
+        """A direct path to ``peer`` is up: tell it what we know, once."""
+        if self._willing and peer.node_key is not None and peer.number not in self._introduced:
+            self._introduced.add(peer.number)
             self._send_frame(peer, frames.Neighbours(Links(self._own, self._sequence, dict(self._told))))
             for links in self._states.all():
                 self._pass_on(links, (peer,))
@@ -74,6 +76,7 @@ class Neighbourhood:
 
     def gone(self, peer: Peer) -> None:
         """There is no direct path to ``peer`` any more: it says nothing to us itself."""
+        self._introduced.discard(peer.number)
         if peer.node_key is not None:
             links = self._states.of(key_of(peer))
             if links is not None and links.hops == 0:

@@ -186,7 +186,7 @@ class Node:
             table=self.table,
             send=self.port.send,
             homes_changed=self._homes_changed,
-            path_failed=self._path_doubted,
+            path_failed=self._path_failed,
             stranger=self.stranger_knocked,
             drops=self.drops,
             neighbourhood=self._make_neighbourhood(),
@@ -572,8 +572,10 @@ class Node:
     def _homes_changed(self) -> None:
         self.announcer.announce()
 
-    def _path_doubted(self, peer: Peer) -> None:
-        self.liveness.doubt(peer)
+    def _path_failed(self, peer: Peer) -> None:
+        """The relay that ``peer`` is reached through says so, or is gone itself."""
+        self.liveness.forget(peer)
+        self._path_lost(peer)
 
     def _path_moved(self, peer: Peer) -> None:
         """The peer's packets take another path, which works."""

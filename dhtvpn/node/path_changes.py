@@ -41,7 +41,11 @@ class PathChanges:
         since = peer.unanswered_since
         if since is not None and time.monotonic() - since >= SILENCE_S:
             peer.unanswered_since = None  # once for each silence
-            self._liveness.doubt(peer)
+            self.silent(peer)
+
+    def silent(self, peer: Peer) -> None:
+        """Nothing comes back by the path in use."""
+        self._liveness.doubt(peer)
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
         """Something authentic came from ``peer`` by another path than ours to it."""
