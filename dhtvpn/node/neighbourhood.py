@@ -50,7 +50,7 @@ class Neighbourhood:
         """Tell what has changed, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_S)
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             self._states.expire(now)
             if self._willing and now - self._told_at >= LEAST_GAP_S and self._news(now):
                 self._tell(now)
@@ -70,7 +70,7 @@ class Neighbourhood:
         if (links.hops == 0) != (links.origin == key_of(peer)):
             self._drops.count("frame", "frame_origin")
             return
-        if self._states.offer(links, time.monotonic()) and self._willing:
+        if self._states.offer(links, asyncio.get_running_loop().time()) and self._willing:
             others = [other for other in self._neighbours() if other is not peer]
             self._pass_on(links, others)
 
