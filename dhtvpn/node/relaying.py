@@ -133,10 +133,7 @@ class Relaying:
         if peer.node_key is None:
             return []
         new = [relay for relay in peer.relays[:MAX_PUBLISHED] if not self.client.registered(relay)]
-        by_members = self._by_members(peer)
-        if by_members:
-            return [*by_members, *self.ways_now(peer)]
-        if new:
+        if new and not self._by_members(peer):
             asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
             await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
         return self.ways_now(peer)
