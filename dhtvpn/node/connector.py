@@ -43,6 +43,8 @@ LEAST_PAUSE_S = 0.5
 LINGER_S = 3.0
 """An agent answers checks this long after its session: the other side may still be checking."""
 KNOWN_ENDPOINTS = 4
+NO_RELAY_S = 0.2
+"""Until we look again for a relay where there was none."""
 RELAY_AFTER_S = 0.5
 """A direct path usually takes less; where it takes longer, packets go through a relay meanwhile."""
 
@@ -230,12 +232,13 @@ class Connector:
         """A session through a relay, where there is none yet and a direct path takes its time."""
         if await _wait(session, RELAY_AFTER_S):
             return
-        for _ in range(KNOCKS):
-            ways = () if self.peer.path is not None else await self._ways_by_relay(self.peer)
-            if not ways or session.is_set() or self.peer.path is not None:
-                return
-            self._tunnels.knock(self.peer, ways)
-            if await _wait(session, KNOCK_INTERVAL_S):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ICE_DEADLINE_S
+        while self.peer.path is None and loop.time() < deadline:
+            ways = await self._ways_by_relay(self.peer)
+            if ways and self.peer.path is None:
+                self._tunnels.knock(self.peer, ways)
+            if await _wait(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
                 return
 
     async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
