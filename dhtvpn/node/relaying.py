@@ -136,13 +136,16 @@ class Relaying:
         if new and not self._by_members(peer):
             asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
             await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
-        return self.ways_now(peer)
+        return self.ways_now(peer) or self._ways(peer)  # a way that has failed may be the only one
 
     def ways_now(self, peer: Peer) -> list[Endpoint]:
-        """Of :meth:`ways_to`, those that can be used at once."""
+        """Of :meth:`ways_to`, those that can be used at once and have not failed lately."""
+        return [way for way in self._ways(peer) if not self._has_failed(way)]
+
+    def _ways(self, peer: Peer) -> list[Endpoint]:
         known = dict.fromkeys([*peer.relays[:MAX_PUBLISHED], *self.client.homes])
         ways = [self._way(peer, relay) for relay in known if self.client.registered(relay)]
-        return [*self._by_members(peer), *(way for way in ways if not self._has_failed(way))]
+        return [*self._by_members(peer), *ways]
 
     def _by_members(self, peer: Peer) -> list[Endpoint]:
         in_use = self._way_of(peer.endpoint)
@@ -155,7 +158,7 @@ class Relaying:
             first = self.neighbourhood.member(route.relays[0])
             if first is not None and all(self.neighbourhood.member(key) for key in route.relays[1:]):
                 ways.append(self._way(peer, MemberWay(first.number, route.relays[1:])))
-        return [way for way in ways if not self._has_failed(way)]
+        return ways
 
     def fall_back(self, peer: Peer) -> Endpoint | None:
         """Another way than the one in use, which has failed; None where there is none."""

@@ -159,7 +159,13 @@ def test_an_answer_goes_by_the_path_that_is_named() -> None:
     (heard,) = of_kind(pair.b, ControlFrame)
     assert isinstance(heard, ControlFrame) and heard.source == pair.a.endpoint
     pair.a.send(ipv4(pair.a.address4, pair.b.address4))
-    assert pair.a.socket.sent[-1][1] == RELAY
+    ((run, address),) = pair.a.socket.sent[1:]
+    assert address == RELAY and run[0].startswith(b"\xd9" + ID_B)
+    pair.a.engine.handle_command(SetEndpoint(1, pair.b.endpoint), 0.0)
+    pair.a.engine.handle_command(SendTo(1, BEYOND, frame), 0.0)
+    pair.a.send(ipv4(pair.a.address4, pair.b.address4))
+    assert pair.a.socket.sent[-2][0][0].startswith(b"\xd9" + ID_B)
+    assert pair.a.socket.sent[-1][0][0].startswith(b"\x04") and pair.a.socket.sent[-1][1] == pair.b.endpoint
 
 
 def test_a_relay_that_is_gone_leads_nowhere() -> None:
