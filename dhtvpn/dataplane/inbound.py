@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
+from cryptography.exceptions import InvalidTag
+
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
 from dhtvpn.dataplane.peers import Peer, Peers, Via
@@ -23,7 +25,7 @@ from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
-from dhtvpn.wireguard.transport import receiver_index
+from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, receiver_index
 
 QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
@@ -37,7 +39,6 @@ HEARD_ELSEWHERE_S: Final = 1.0
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
 _AT: Final = virtio.SIZE
-_RELAY_KINDS: Final = (DATA_MARK >> 4, HANDSHAKE_MARK >> 4)
 
 
 class _Origin(NamedTuple):
@@ -58,7 +59,7 @@ class Inbound:
         peers: Peers,
         drops: Drops,
         emit: Callable[[Event], None],
-        forward: Callable[[Peer, bytes, int, float], None],
+        forward: Callable[[Peer, list[bytes], int, float], None],
     ) -> None:
         self._forward = forward
         self._inner: list[tuple[Via, bytes, int]] = []
@@ -146,13 +147,17 @@ class Inbound:
 
     def _open_all(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
         view, start = self._view, 0
+        opened: bytes | None = None
         while start < size:
             end = min(start + stride, size)
-            first = self._open(bytes(view[start:end]), origin, mark, now)
-            if first is None or not is_segment(first):
+            first = opened or self._open(bytes(view[start:end]), origin, mark, now)
+            opened = None
+            if first is None:
                 start = end
-                continue
-            start = self._open_train(first, start, size, stride, now)
+            elif is_segment(first):
+                start = self._open_train(first, start, size, stride, now)
+            else:
+                start, opened = self._open_frames(first, start, size, stride, now)
 
     def _from_relay(self, size: int, stride: int, source: RawAddress, mark: int, now: float) -> None:
         """The same for datagrams that a volunteer has sent on: what is for us moves together."""
@@ -198,7 +203,8 @@ class Inbound:
             self._write_joined()
 
     def _open(self, datagram_untrusted: bytes, origin: "_Origin", mark: int, now: float) -> bytes | None:
-        """Open one datagram, and deliver its plaintext unless it is a SEGMENT, which is returned."""
+        """Open one datagram, and deliver its plaintext unless it is a SEGMENT or a relayed data message,
+        which are returned."""
         index = receiver_index(datagram_untrusted)
         if index is None:
             self._drops.count("dataplane", "not_data")
@@ -225,16 +231,19 @@ class Inbound:
             peer.strayed_bytes += len(datagram_untrusted)
         self._peers.active[peer.number] = peer
         self._peer, self._source, self._ecn, self._now = peer, source, mark, now
+        returned = None
         if plaintext:
             peer.received = True
-            if not is_segment(plaintext):
+            if is_segment(plaintext) or plaintext[0] & 0xF0 == DATA_MARK:
+                returned = plaintext
+            else:
                 self._deliver(plaintext)
         else:
             peer.keepalive_received = True
         if peer.watched:
             peer.watched = False
             self._emit(self._peers.take_activity(peer))
-        return plaintext or None
+        return returned
 
     def _from_elsewhere(self, peer: Peer, origin: "_Origin", source: RawAddress, now: float) -> bool:
         """An authentic message of ``peer`` came from where we do not send to. False: it is to be dropped.
@@ -260,6 +269,45 @@ class Inbound:
             self._emit(HeardElsewhere(peer.number, endpoint))
         return True
 
+    def _open_frames(
+        self, first: bytes, start: int, size: int, stride: int, now: float
+    ) -> tuple[int, bytes | None]:
+        """The relayed data messages of one session from ``start`` on, of which ``first`` is opened already:
+        those with its header go on together. Returns where the messages end that are dealt with, and the
+        plaintext of the one there where that is opened already."""
+        peer, view, batch = self._peer, self._view, [first]
+        prefix = bytes(view[start : start + 8])
+        kind, index, _ = HEADER.unpack_from(prefix + bytes(8))
+        session = peer.transport.receiving(index, now)
+        at = min(start + stride, size)
+        while session is not None and at + OVERHEAD <= size and view[at : at + 8] == prefix:
+            end = min(at + stride, size)
+            counter = HEADER.unpack_from(view, at)[2]
+            try:
+                plaintext = session.open[kind](NONCE.pack(counter), view[at + HEADER_SIZE : end], None)
+            except InvalidTag:
+                self._drops.count("dataplane", "data_tag")
+            else:
+                if not session.replay.accept(counter):
+                    self._drops.count("dataplane", "data_replay")
+                else:
+                    peer.rx_bytes += end - at
+                    if plaintext[:8] != first[:8] or len(plaintext) > len(first):
+                        self._relay_frames(peer, batch, now)
+                        return self._other(plaintext, at, end)
+                    batch.append(plaintext)
+            at = end
+        self._relay_frames(peer, batch, now)
+        return at, None
+
+    def _other(self, plaintext: bytes, at: int, end: int) -> tuple[int, bytes | None]:
+        """An opened message behind relayed ones: what follows may belong to it, or it stands alone."""
+        if plaintext and (is_segment(plaintext) or plaintext[0] & 0xF0 == DATA_MARK):
+            return at, plaintext
+        if plaintext:
+            self._deliver(plaintext)
+        return end, None
+
     def _open_train(self, first: bytes, start: int, size: int, stride: int, now: float) -> int:
         """The run that ``first`` begins, of the peer that :meth:`_open` has found. Returns where it ends."""
         peer, end = self._peer, min(start + stride, size)
@@ -280,8 +328,8 @@ class Inbound:
         if kind == 0:
             self._control_frame(self._peer, plaintext, self._source, self._now)
             return
-        if kind in _RELAY_KINDS:
-            self._relay_frame(self._peer, plaintext, self._now)
+        if kind == HANDSHAKE_MARK >> 4:
+            self._relay_frames(self._peer, [plaintext], self._now)
             return
         if is_partial(plaintext):
             begun = begun_header(plaintext)
@@ -305,24 +353,24 @@ class Inbound:
             self._write_joined()  # what came before it goes before it
         self._write(header, packet)
 
-    def _relay_frame(self, peer: Peer, frame: bytes, now: float) -> None:
-        """A datagram that another member has given ``peer`` for us, or for somebody whom we reach."""
+    def _relay_frames(self, peer: Peer, frames: list[bytes], now: float) -> None:
+        """Datagrams that another member has given ``peer`` for us, or for somebody whom we reach."""
         try:
-            onward = next_id(frame)
+            onward = next_id(frames[0])
         except DecodeError as error:
-            self._drops.count("dataplane", error.reason)
+            self._drops.count("dataplane", error.reason, len(frames))
             return
         via = self._peers.via_of_carrier.get(peer.number)
         if self._nested:
-            self._drops.count("dataplane", "relay_nested")
+            self._drops.count("dataplane", "relay_nested", len(frames))
         elif onward is not None:
-            self._forward(peer, frame, self._ecn, now)
-        elif frame[0] == HANDSHAKE_MARK:
-            self._control_frame(peer, frame, self._source, now)
+            self._forward(peer, frames, self._ecn, now)
+        elif frames[0][0] == HANDSHAKE_MARK:
+            self._control_frame(peer, frames[0], self._source, now)
         elif via is None:
-            self._drops.count("dataplane", "relay_unknown")
+            self._drops.count("dataplane", "relay_unknown", len(frames))
         else:
-            self._inner.append((via, frame[1:], self._ecn))
+            self._inner += [(via, frame[1:], self._ecn) for frame in frames]
 
     def _write_joined(self) -> None:
         """Hand over the super-packets that have been made of a batch."""

@@ -136,25 +136,26 @@ class Outbound:
         """Send on relay frames of members, so many octets a second; 0: none."""
         self._forwarding = Bucket(octets_per_s, now) if octets_per_s else None
 
-    def forward(self, sender: Peer, frame: bytes, mark: int, now: float) -> None:
-        """Send on a relay frame that ``sender`` has sent us: to a neighbour, inside our session with it."""
-        identity = frame[1:8]
-        peer = self._peers.by_relay_id.get(identity)
+    def forward(self, sender: Peer, frames: list[bytes], mark: int, now: float) -> None:
+        """Send on relay frames that ``sender`` has sent us, all with the same header and none longer than the
+        first: to a neighbour, inside our session with it."""
+        peer = self._peers.by_relay_id.get(frames[0][1:8])
         if self._forwarding is None:
             reason = "relay_unwilling"
         elif peer is None or peer is sender or (peer.via is not None and peer.via.carrier is not None):
             reason = "relay_no_neighbour"
-        elif len(frame) - ID_SIZE > peer.mtu:
+        elif len(frames[0]) - ID_SIZE > peer.mtu:
             reason = "relay_too_big"  # so that a probe of the path MTU tells the truth
-        elif not self._forwarding.take(len(frame), now):
+        elif not self._forwarding.take(sum(map(len, frames)), now):
             reason = "relay_rate"
         else:
-            datagram = self._transmitter.seal_frame(peer, one_step(frame))
-            if datagram is not None:
+            datagrams = self._transmitter.seal_frames(peer, one_step(frames))
+            for datagram in datagrams:
                 self._collect(peer, mark, datagram)
+            if datagrams:
                 return
             reason = "relay_no_session"
-        self._drops.count("dataplane", reason)
+        self._drops.count("dataplane", reason, len(frames))
 
     def send_forwarded(self) -> None:
         """Send what :meth:`forward` was given."""

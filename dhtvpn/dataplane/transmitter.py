@@ -24,6 +24,7 @@ from dhtvpn.dataplane.sockets import (
 )
 from dhtvpn.dataplane.unfragmented import unfragmented
 from dhtvpn.drops import Drops
+from dhtvpn.wireguard.transport import HEADER, NONCE
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,11 @@ class Transmitter:
         self._segments = dict(segments)
         self._drops = drops
 
-    def send(self, peer: Peer, datagrams: Sequence[bytes], ecn: int) -> bool:
+    def send(self, peer: Peer, datagrams: Sequence[bytes | memoryview], ecn: int) -> bool:
         """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
         if peer.via is not None:
-            datagrams = [peer.header + datagram for datagram in datagrams]
+            header = peer.header
+            datagrams = [b"".join((header, datagram)) for datagram in datagrams]
             if peer.via.carrier is not None:
                 return self._send_by_member(peer, peer.via.carrier, datagrams, ecn)
         before, start, count = peer.tx_bytes, 0, len(datagrams)
@@ -64,24 +66,31 @@ class Transmitter:
         """Send the datagrams in ``run``, each ``stride`` bytes long but the last, which may be shorter."""
         before = peer.tx_bytes
         if peer.via is not None:
-            return self.send(peer, [bytes(run[at : at + stride]) for at in range(0, len(run), stride)], ecn)
+            return self.send(peer, [run[at : at + stride] for at in range(0, len(run), stride)], ecn)
         if self._segments.get(peer.family) or len(run) <= stride:
             self._send_parts(peer, [run], stride, ecn)
         else:
             self._one_by_one(peer, [run], stride, ecn)
         return peer.tx_bytes != before
 
-    def seal_frame(self, carrier: Peer, frame: bytes) -> bytes | None:
-        """``frame`` as a data message to ``carrier``, without padding: its length is the length of what it
-        carries. None where there is no keypair."""
-        transport = carrier.transport
-        session = transport.sending(self.now)
-        if session is None:
-            return None
-        before, transport.mtu = transport.mtu, 0
-        datagram = transport.seal_with(session, frame)
-        transport.mtu = before
-        return datagram
+    def seal_frames(self, carrier: Peer, frames: Sequence[bytes]) -> list[bytes]:
+        """Relay frames as data messages to ``carrier``, without padding: their length is the length of what
+        they carry. Nothing where there is no keypair."""
+        session = carrier.transport.sending(self.now)
+        first = None if session is None else session.reserve(len(frames))
+        if session is None or first is None:
+            return []
+        kind, index, pack, nonce = (
+            carrier.transport.message_type,
+            session.remote_index,
+            HEADER.pack,
+            NONCE.pack,
+        )
+        seal = session.seal[kind]
+        return [
+            pack(kind, index, counter) + seal(nonce(counter), frame, None)
+            for counter, frame in enumerate(frames, first)
+        ]
 
     def _carrier(self, number: int) -> Peer | None:
         """The member that carries what is for others, unless it is behind a member itself."""
@@ -93,8 +102,7 @@ class Transmitter:
     def _send_by_member(self, peer: Peer, number: int, frames: Sequence[bytes], ecn: int) -> bool:
         """Send ``frames`` inside the session with the member that relays them."""
         carrier = self._carrier(number)
-        sealed = [] if carrier is None else [self.seal_frame(carrier, frame) for frame in frames]
-        datagrams = [datagram for datagram in sealed if datagram is not None]
+        datagrams = [] if carrier is None else self.seal_frames(carrier, frames)
         if carrier is None or not datagrams:
             self._drops.count("dataplane", "relay_no_session", len(frames))
             return False
@@ -108,12 +116,12 @@ class Transmitter:
         """Send one datagram that no link may fragment. False where our own link does not take it whole."""
         if peer.via is not None and peer.via.carrier is not None:
             carrier = self._carrier(peer.via.carrier)
-            frame = None if carrier is None else self.seal_frame(carrier, peer.header + datagram)
-            if carrier is None or frame is None:
+            sealed = [] if carrier is None else self.seal_frames(carrier, [peer.header + datagram])
+            if carrier is None or not sealed:
                 self._drops.count("dataplane", "probe_unsent")
                 return True
-            peer.tx_bytes += len(frame)
-            return self.send_unfragmented(carrier, frame)
+            peer.tx_bytes += len(sealed[0])
+            return self.send_unfragmented(carrier, sealed[0])
         outlet, sock = _outlet(peer), self._lane(peer)
         if outlet.address is None or sock is None:
             self._drops.count("dataplane", "probe_unsent")
@@ -168,7 +176,7 @@ def _outlet(peer: Peer) -> Peer | Via:
     return peer if peer.via is None else peer.via
 
 
-def _run_end(datagrams: Sequence[bytes], start: int) -> int:
+def _run_end(datagrams: Sequence[bytes | memoryview], start: int) -> int:
     """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end."""
     size, count = len(datagrams[start]), len(datagrams)
     limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))

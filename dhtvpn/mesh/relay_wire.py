@@ -136,9 +136,10 @@ def next_id(frame: bytes) -> bytes | None:
     return frame[1:8] if count else None
 
 
-def one_step(frame: bytes) -> bytes:
-    """A relay frame that goes on, as the next member is to get it."""
-    return bytes((frame[0] - 1,)) + frame[8:]
+def one_step(frames: Sequence[bytes]) -> list[bytes]:
+    """Relay frames with one header that go on, as the next member is to get them."""
+    mark = bytes((frames[0][0] - 1,))
+    return [mark + frame[8:] for frame in frames]
 
 
 def arrived_handshake(frame: bytes) -> tuple[bytes, bytes]:
