@@ -52,9 +52,10 @@ class Transmitter:
         """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
         if peer.via is not None:
             header = peer.header
-            datagrams = [b"".join((header, datagram)) for datagram in datagrams]
+            relayed = [b"".join((header, datagram)) for datagram in datagrams]
             if peer.via.carrier is not None:
-                return self._send_by_member(peer, peer.via.carrier, datagrams, ecn)
+                return self._send_by_member(peer, peer.via.carrier, relayed, ecn)
+            datagrams = relayed
         before, start, count = peer.tx_bytes, 0, len(datagrams)
         while start < count:
             end = _run_end(datagrams, start) if self._segments.get(_outlet(peer).family) else start + 1

@@ -14,9 +14,10 @@ SHARE, MARGIN_MS = 0.7, 5.0
 
 
 class WaySamples:
-    """The newest pings of one way."""
+    """The newest pings of one way. ``penalty_ms`` is added to its score."""
 
-    def __init__(self) -> None:
+    def __init__(self, penalty_ms: float = 0.0) -> None:
+        self._penalty_ms = penalty_ms
         self._round_trips_ms: deque[float | None] = deque(maxlen=KEPT)
 
     def add(self, round_trip_ms: float | None) -> None:
@@ -40,7 +41,7 @@ class WaySamples:
         answered = [each for each in self._round_trips_ms if each is not None]
         if not answered:
             return float("inf")
-        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss)
+        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss) + self._penalty_ms
 
 
 def is_better(other: WaySamples, present: WaySamples) -> bool:

@@ -22,6 +22,8 @@ MAX_WAYS: Final = 3
 """Measured for each peer, the one in use among them."""
 BUSY_OCTETS: Final = 4000
 """A peer that so much went to or came from since the last round is measured: pings are less."""
+VOLUNTEER_MS: Final = 20.0
+"""So much slower may a member be before a stranger is asked to relay."""
 
 
 class RelayWatch:
@@ -54,6 +56,10 @@ class RelayWatch:
         octets = peer.rx_bytes + peer.tx_bytes
         return octets - self._octets.get(peer.number, octets) >= BUSY_OCTETS
 
+    def _begin(self, way: Endpoint) -> WaySamples:
+        stranger = self._relaying.volunteer_of(way) is not None
+        return WaySamples(VOLUNTEER_MS if stranger else 0.0)
+
     async def _measure(self, peer: Peer) -> None:
         """One ping on each way; leave the one in use where another is much better."""
         present = peer.endpoint
@@ -63,7 +69,7 @@ class RelayWatch:
         if len(ways) < 2:
             return
         known = self._samples.setdefault(peer.number, {})
-        samples = self._samples[peer.number] = {way: known.get(way, WaySamples()) for way in ways}
+        samples = self._samples[peer.number] = {way: known.get(way) or self._begin(way) for way in ways}
         answers = await asyncio.gather(*(self._liveness.try_path(peer, way) for way in ways))
         for way, round_trip_ms in zip(ways, answers, strict=True):
             samples[way].add(round_trip_ms)

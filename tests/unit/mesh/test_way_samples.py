@@ -29,6 +29,13 @@ def test_little_is_no_reason_and_few_pings_are_none() -> None:
     assert not is_better(way(1, 1, 1), way(900))
 
 
+def test_a_penalty_counts_as_delay() -> None:
+    volunteer, member = WaySamples(20.0), way(6, 6, 6)
+    for _ in range(3):
+        volunteer.add(5.0)
+    assert is_better(member, volunteer) and not is_better(volunteer, member)
+
+
 def test_what_is_past_is_forgotten() -> None:
     assert is_better(way(20, 20, 20), way(*[20] * 50, *[400] * 8))
 
