@@ -209,6 +209,5 @@ class Engine:
     def _after_batch(self, now: float) -> None:
         while self._to_flush:
             self._outbound.flush_queue(self._to_flush.pop(), now)
-        self._outbound.send_forwarded()
         if self._report_at is None and (self._peers.active or self.drops.total() != self._reported_drops):
             self._report_at = now + REPORT_INTERVAL_S

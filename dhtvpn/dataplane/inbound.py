@@ -62,7 +62,7 @@ class Inbound:
         forward: Callable[[Peer, list[bytes], int, float], None],
     ) -> None:
         self._forward = forward
-        self._inner: list[tuple[Via, bytes, int]] = []
+        self._inner: list[tuple[Via, list[bytes], int]] = []
         self._nested = False
         self._device = device
         self._peers = peers
@@ -128,22 +128,19 @@ class Inbound:
                 self._open_all(laid, length, _Origin(0, ("", 0), via), inner_mark, now)
             self._nested = False
 
-    def _lay_out(self, inner: list[tuple[Via, bytes, int]]) -> Iterator[tuple[int, int, Via, int]]:
+    def _lay_out(self, inner: list[tuple[Via, list[bytes], int]]) -> Iterator[tuple[int, int, Via, int]]:
         """Put datagrams that members have relayed to us side by side, as recvmsg does."""
-        at = 0
-        while at < len(inner):
-            via, first, mark = inner[at]
-            end, size = at + 1, len(first)
-            run = [first]
-            while end < len(inner) and len(run[-1]) == len(first) >= len(inner[end][1]):
-                if inner[end][0] is not via or inner[end][2] != mark or size + len(first) > len(self._view):
-                    break
-                run.append(inner[end][1])
-                size += len(run[-1])
-                end += 1
-            self._view[:size] = b"".join(run)
-            yield size, len(first), via, mark
-            at = end
+        for via, frames, mark in inner:
+            at = 0
+            while at < len(frames):
+                length = len(frames[at])
+                end = at + 1
+                while end < len(frames) and len(frames[end - 1]) == length:
+                    end += 1
+                run = b"".join([frame[1:] for frame in frames[at:end]])
+                self._view[: len(run)] = run
+                yield len(run), length - 1, via, mark
+                at = end
 
     def _open_all(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
         view, start = self._view, 0
@@ -370,7 +367,7 @@ class Inbound:
         elif via is None:
             self._drops.count("dataplane", "relay_unknown", len(frames))
         else:
-            self._inner += [(via, frame[1:], self._ecn) for frame in frames]
+            self._inner.append((via, frames, self._ecn))
 
     def _write_joined(self) -> None:
         """Hand over the super-packets that have been made of a batch."""

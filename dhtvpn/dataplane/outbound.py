@@ -149,17 +149,11 @@ class Outbound:
         elif not self._forwarding.take(sum(map(len, frames)), now):
             reason = "relay_rate"
         else:
-            datagrams = self._transmitter.seal_frames(peer, one_step(frames))
-            for datagram in datagrams:
-                self._collect(peer, mark, datagram)
-            if datagrams:
+            if self._transmitter.send_frames(peer, one_step(frames), mark):
+                self._peers.active[peer.number] = peer
                 return
             reason = "relay_no_session"
         self._drops.count("dataplane", reason, len(frames))
-
-    def send_forwarded(self) -> None:
-        """Send what :meth:`forward` was given."""
-        self._send_collected()
 
     def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""

@@ -24,9 +24,11 @@ from dhtvpn.dataplane.sockets import (
 )
 from dhtvpn.dataplane.unfragmented import unfragmented
 from dhtvpn.drops import Drops
-from dhtvpn.wireguard.transport import HEADER, NONCE
+from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, Session
 
 log = logging.getLogger(__name__)
+
+LEAST_RUN = 4  # frames, ours: fewer are not worth a buffer of their own
 
 
 class Transmitter:
@@ -41,6 +43,8 @@ class Transmitter:
         peers: Mapping[int, Peer],
     ) -> None:
         self.now = 0.0
+        self._run = bytearray(MAX_RUN_BYTES)
+        self._view = memoryview(self._run)
         self._peers = peers
         self._lanes: dict[int, list[socket.socket]] = {}
         for sock in sockets:
@@ -81,17 +85,47 @@ class Transmitter:
         first = None if session is None else session.reserve(len(frames))
         if session is None or first is None:
             return []
-        kind, index, pack, nonce = (
-            carrier.transport.message_type,
-            session.remote_index,
-            HEADER.pack,
-            NONCE.pack,
-        )
-        seal = session.seal[kind]
+        kind, index = carrier.transport.message_type, session.remote_index
+        seal, pack, nonce = session.seal[kind], HEADER.pack, NONCE.pack
         return [
             pack(kind, index, counter) + seal(nonce(counter), frame, None)
             for counter, frame in enumerate(frames, first)
         ]
+
+    def send_frames(self, carrier: Peer, frames: Sequence[bytes], ecn: int) -> bool:
+        """Seal relay frames and send them inside the session with ``carrier``. Whether any of them left."""
+        session = carrier.transport.sending(self.now)
+        if session is None:
+            return False
+        before, start = carrier.tx_bytes, 0
+        while start < len(frames):
+            end = start + 1
+            if carrier.via is None and self._segments.get(carrier.family):
+                end = _run_end(frames, start, OVERHEAD)
+            if end - start < LEAST_RUN:
+                self.send(carrier, self.seal_frames(carrier, frames[start:end]), ecn)
+            else:
+                self._send_sealed_run(carrier, session, frames[start:end], ecn)
+            start = end
+        if carrier.tx_bytes == before:
+            return False
+        carrier.sent = True
+        return True
+
+    def _send_sealed_run(self, carrier: Peer, session: Session, frames: Sequence[bytes], ecn: int) -> None:
+        """Frames of one length, the last maybe shorter: sealed side by side, and sent with one call."""
+        first = session.reserve(len(frames))
+        if first is None:
+            return
+        kind, index, stride = carrier.transport.message_type, session.remote_index, len(frames[0]) + OVERHEAD
+        seal, pack, nonce = session.seal_into[kind], HEADER.pack_into, NONCE.pack
+        run, view, at, end = self._run, self._view, 0, 0
+        for counter, frame in enumerate(frames, first):
+            pack(run, at, kind, index, counter)
+            end = at + len(frame) + OVERHEAD
+            seal(nonce(counter), frame, None, view[at + HEADER_SIZE : end])
+            at += stride
+        self._send_parts(carrier, [view[:end]], stride, ecn)
 
     def _carrier(self, number: int) -> Peer | None:
         """The member that carries what is for others, unless it is behind a member itself."""
@@ -103,14 +137,12 @@ class Transmitter:
     def _send_by_member(self, peer: Peer, number: int, frames: Sequence[bytes], ecn: int) -> bool:
         """Send ``frames`` inside the session with the member that relays them."""
         carrier = self._carrier(number)
-        datagrams = [] if carrier is None else self.seal_frames(carrier, frames)
-        if carrier is None or not datagrams:
+        if carrier is None or not carrier.transport.ready(self.now):
             self._drops.count("dataplane", "relay_no_session", len(frames))
             return False
-        if not self.send(carrier, datagrams, ecn):
+        if not self.send_frames(carrier, frames, ecn):
             return False
-        carrier.sent = True
-        peer.tx_bytes += sum(map(len, datagrams))
+        peer.tx_bytes += sum(map(len, frames)) + OVERHEAD * len(frames)
         return True
 
     def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
@@ -177,10 +209,11 @@ def _outlet(peer: Peer) -> Peer | Via:
     return peer if peer.via is None else peer.via
 
 
-def _run_end(datagrams: Sequence[bytes | memoryview], start: int) -> int:
-    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end."""
+def _run_end(datagrams: Sequence[bytes | memoryview], start: int, overhead: int = 0) -> int:
+    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end. Each
+    grows by ``overhead`` bytes."""
     size, count = len(datagrams[start]), len(datagrams)
-    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))
+    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // (size + overhead)))
     end = start + 1
     while end < limit and len(datagrams[end]) == size:
         end += 1
