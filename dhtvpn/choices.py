@@ -43,3 +43,8 @@ def require_available(chosen: tuple[Discovery, ...]) -> None:
             "--discovery mainline needs libtorrent, which is not installed: "
             "pip install 'dhtvpn[mainline]', or leave mainline out"
         )
+
+
+RELAY_MBIT = 100
+"""Relayed for other members a second, unless the user says otherwise."""
+OCTETS_PER_MBIT = 125_000

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dhtvpn.choices import OCTETS_PER_MBIT
 from dhtvpn.cli import logs, output
 from dhtvpn.cli.options import JsonOption, StateDirOption, VerboseOption, examples, new_app, session
 from dhtvpn.endpoint import split_host_port
@@ -21,7 +22,6 @@ DEFAULT_MEMORY_MB = 64
 DEFAULT_RATE = 2000
 DEFAULT_RELAY_MBIT = 100
 DEFAULT_RELAY_SOURCE_MBIT = 25
-_OCTETS_PER_MBIT = 125_000
 
 
 @app.command(
@@ -106,7 +106,7 @@ def bootstrap(
         else:
             output.line(shown)
 
-    limits = RelayLimits(relay_rate * _OCTETS_PER_MBIT, relay_source_rate * _OCTETS_PER_MBIT)
+    limits = RelayLimits(relay_rate * OCTETS_PER_MBIT, relay_source_rate * OCTETS_PER_MBIT)
     config = VolunteerConfig(
         addresses,
         tuple(others or ()),

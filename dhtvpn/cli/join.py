@@ -13,7 +13,14 @@ from typing import Annotated
 
 import typer
 
-from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery, parse_discovery, require_available
+from dhtvpn.choices import (
+    DEFAULT_DISCOVERY,
+    OCTETS_PER_MBIT,
+    RELAY_MBIT,
+    Discovery,
+    parse_discovery,
+    require_available,
+)
 from dhtvpn.cli import detach, logs, output
 from dhtvpn.cli.nodes import running_process
 from dhtvpn.cli.options import (
@@ -238,7 +245,6 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
     # Much to import, which checks and --detach do without. None of it is garbage: looking takes time.
     gc.disable()
     from dhtvpn.daemon import NodeConfig, run_node  # noqa: PLC0415
-    from dhtvpn.node.config import OCTETS_PER_MBIT, RELAY_MBIT  # noqa: PLC0415
 
     gc.enable()
 

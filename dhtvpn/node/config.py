@@ -4,18 +4,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery
+from dhtvpn.choices import DEFAULT_DISCOVERY, OCTETS_PER_MBIT, RELAY_MBIT, Discovery
 from dhtvpn.errors import UsageError
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.networks import Cipher
 
 ROSTER_SIZE = 64
 """Members up to which everyone knows everyone (docs/adr/0011-large-networks.md)."""
-
-
-RELAY_MBIT = 100
-"""Relayed for other members unless the user says otherwise."""
-OCTETS_PER_MBIT = 125_000
 
 
 def roster_size() -> int:
