@@ -11,6 +11,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials, ice_credentials
 from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
+from dhtvpn.mesh.relayed import relayed
 from dhtvpn.node import connector as module
 from dhtvpn.node.connector import Connector
 from dhtvpn.records.record import Candidate, CandidateKind
@@ -92,7 +93,12 @@ class Bench:
             own_candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
             changed=lambda peer: self.states.append(peer.state),
             negotiations=negotiations or asyncio.Semaphore(2),
+            ways_by_relay=self._ways,
         )
+        self.ways: list[Endpoint] = []
+
+    async def _ways(self, peer: Peer) -> list[Endpoint]:
+        return self.ways
 
     def _make_agent(self, *_: Any) -> FakeAgent:
         if self.refuse_agents:
@@ -263,4 +269,83 @@ async def test_a_peer_that_left_is_not_sought() -> None:
     bench.connector.gone()
     await asyncio.sleep(300)
     assert bench.peer.state is PeerState.UNREACHABLE and len(bench.agents) == 1 and bench.agents[0].closed
+    await bench.connector.close()
+
+
+BEYOND = relayed(1, 1)
+
+
+@scenario
+async def test_a_relay_is_used_where_a_direct_path_takes_its_time_and_given_up_for_it() -> None:
+    bench = Bench(delay_s=3.0)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(module.RELAY_AFTER_S + 0.1)
+    assert bench.asked("knock") == [(BEYOND,)]
+    bench.peer.endpoint = BEYOND  # the answer came by the relay
+    bench.connector.session_up()
+    assert bench.peer.path == "relayed" and bench.connector.known_endpoints == []
+    await asyncio.sleep(3.0)
+    assert bench.asked("aim") == [THERE] and bench.asked("initiate") == [THERE]
+    bench.connector.session_up()
+    assert bench.peer.path == "direct" and bench.connector.known_endpoints == [THERE]
+    await asyncio.sleep(60)
+    assert len(bench.agents) == 1 and bench.asked("knock") == [(BEYOND,)]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_quick_direct_path_needs_no_relay() -> None:
+    bench = Bench(delay_s=0.1)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.2)
+    bench.connector.session_up()
+    await asyncio.sleep(5)
+    assert bench.asked("knock") == []
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_pair_without_a_handshake_is_no_reason_to_leave_the_relay() -> None:
+    bench = Bench(delay_s=1.0)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    bench.connector.session_up()
+    await asyncio.sleep(1.0 + module.HANDSHAKE_DEADLINE_S)
+    assert bench.asked("aim") == [THERE, BEYOND] and bench.peer.path == "relayed"
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_relay_that_comes_later_is_used_too() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(3)
+    assert bench.asked("knock") == []
+    bench.ways = [BEYOND]
+    await asyncio.sleep(module.NO_RELAY_S + 0.1)
+    assert bench.asked("knock") == [(BEYOND,)]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_signal_ends_the_pause() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    bench.connector.session_up()
+    await asyncio.sleep(600)
+    before = len(bench.agents)
+    bench.path = THERE
+    for _ in range(20):
+        bench.connector.poke()
+        await asyncio.sleep(module.LEAST_PAUSE_S / 10)
+    await asyncio.sleep(12)
+    assert before < len(bench.agents) <= before + 6
+    assert THERE in bench.asked("aim")
     await bench.connector.close()
