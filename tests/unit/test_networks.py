@@ -126,6 +126,15 @@ def test_remember_a_new_network(store: NetworkStore) -> None:
     assert store.find(first.name) == again
 
 
+def test_what_is_relayed_for_others_is_remembered(store: NetworkStore) -> None:
+    known = store.create("home")
+    assert known.relay_mbit is None
+    assert store.remember(known.network_id, relay_mbit=0).relay_mbit == 0
+    assert store.remember(known.network_id).relay_mbit == 0
+    assert store.remember(known.network_id, relay_mbit=50).relay_mbit == 50
+    assert store.find("home").relay_mbit == 50
+
+
 def test_remember_keeps_the_creators_seed(store: NetworkStore) -> None:
     made = store.create("home")
     assert store.remember(made.network_id, hostname="desk").signing_seed == made.signing_seed
