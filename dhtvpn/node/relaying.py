@@ -299,7 +299,20 @@ class Relaying:
             self._follow_epoch()
             now = _now()
             self._failed = {place: until for place, until in self._failed.items() if until > now}
+            self._forget_unused()
             await asyncio.sleep(EPOCH_CHECK_S)
+
+    def _forget_unused(self) -> None:
+        """Ways through several members that nobody is reached by, and those of members that are gone."""
+        places = [place_of(peer.endpoint) for peer in self._table.all() if peer.endpoint is not None]
+        used = {place.via for place in places if place is not None}
+        for way, via in list(self._vias.items()):
+            if not isinstance(way, MemberWay) or via in used:
+                continue
+            if way.through or self._table.by_number(way.carrier) is None:
+                del self._vias[way], self._ways[via]
+                if self._tunnels is not None:
+                    self._tunnels.remove_via(via)
 
     def _follow_epoch(self) -> None:
         """Ours first of all the present epoch's, then those of the epochs in which others may be."""

@@ -1,6 +1,7 @@
 """Members that no direct path joins, through real NAT: by a volunteer, by a member, and back and forth."""
 
 import itertools
+import os
 import re
 import select
 import socket
@@ -93,6 +94,39 @@ def seen_by(machine: Machine) -> Iterator[list[bytes]]:
             reader.join()
 
 
+@contextmanager
+def tcp_stream(sender: Machine, receiver: Machine) -> Iterator[tuple[list[bytes], list[tuple[float, bytes]]]]:
+    """A kilobyte every 20 ms over one TCP connection: what is sent, and what has come and when."""
+    sent: list[bytes] = []
+    came: list[tuple[float, bytes]] = []
+    done = threading.Event()
+    with receiver.socket(kind=socket.SOCK_STREAM) as listener:
+        listener.bind((overlay(receiver)[0], 0))
+        listener.listen()
+
+        def send() -> None:
+            with sender.socket(kind=socket.SOCK_STREAM) as client:
+                client.connect(listener.getsockname())
+                while not done.wait(0.02):
+                    sent.append(os.urandom(1000))
+                    client.sendall(sent[-1])
+
+        def receive() -> None:
+            with listener.accept()[0] as accepted:
+                while data := accepted.recv(65536):
+                    came.append((time.monotonic(), data))
+
+        threads = [threading.Thread(target=work) for work in (receive, send)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield sent, came
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+
+
 def gaps(output: str) -> list[float]:
     """Seconds between answers of ``ping -D``, the longest first."""
     times = [float(found) for found in re.findall(r"\[(\d+\.\d+)\] \d+ bytes", output)]
@@ -131,21 +165,23 @@ def test_packets_move_to_the_direct_path_and_back(lab: Lab) -> None:
     join(network, "laptop", "phone")
     laptop, phone = network.node("laptop"), network.node("phone")
     eventually(lambda: status(laptop)["peers"] and path(laptop, "phone") == "relayed", "relayed", 8)
-    log = laptop.log_file("ping")
-    with log.open("w") as output:
-        ping = laptop.popen(["ping", "-D", "-i", "0.1", overlay(phone)[0]], stdout=output)
+    with tcp_stream(laptop, phone) as (sent, came):
         time.sleep(1)
         mend(network)
         eventually(lambda: path(laptop, "phone") == "direct", "the direct path", 12)
         eventually(lambda: path(phone, "laptop") == "direct", "on both sides", 3)
         time.sleep(0.5)
-        upgrade = gaps(log.read_text())[0]
+    assert b"".join(sent) == b"".join(data for _, data in came)
+    assert max(later - earlier for (earlier, _), (later, _) in itertools.pairwise(came)) < 1.0
+    log = laptop.log_file("ping")
+    with log.open("w") as output:
+        ping = laptop.popen(["ping", "-D", "-i", "0.1", overlay(phone)[0]], stdout=output)
+        time.sleep(1)
         cut(network)
         eventually(lambda: path(laptop, "phone") == "relayed", "back on the relay", 5)
         time.sleep(1.5)
         ping.terminate()
         ping.wait()
-    assert upgrade < 1.0
     assert gaps(log.read_text())[0] < 3.0
 
 

@@ -182,6 +182,27 @@ def test_members_come_before_volunteers_and_a_handshake_goes_through_them() -> N
     play(story)
 
 
+def test_ways_that_nobody_is_reached_by_are_forgotten() -> None:
+    async def story() -> None:
+        a = Node(0, 4)
+        a.reach(1, {2: 10.0})
+        a.hood.heard(a.peers[1], Links(key(2)[:8], 1, {key(3)[:8]: 10.0}, 1))
+        (way,) = await a.relaying.ways_to(a.peers[3])
+        assert a.relaying.members_of(way) == [a.peers[1], a.peers[2]]
+        place = place_of(way)
+        assert place is not None
+        assert ("set_via", place.via, None, a.peers[1].number, (a.peers[2].relay_ids[0],)) in a.told
+        a.peers[3].endpoint = way
+        a.relaying._forget_unused()
+        assert a.relaying.members_of(way)
+        a.peers[3].endpoint = None
+        a.table.remove(a.peers[1])
+        a.relaying._forget_unused()
+        assert not a.relaying._vias and not a.relaying._ways
+
+    play(story)
+
+
 def test_a_way_that_failed_is_left_out_for_a_while() -> None:
     async def story() -> None:
         a = Node(0)
