@@ -7,7 +7,9 @@ An attempt runs two ways at once, and whichever yields a session ends it:
     ICE     candidate pairs from both records; credentials are derived from the two static keys and the
             session nonces, so there is no signalling round (docs/adr/0002-derived-ice-credentials.md)
 
-The path belongs to the tunnel once a session is up: it follows authenticated packets from then on.
+The path belongs to the tunnel once a session is up: it follows authenticated packets from then on. A record
+that says that the peer is elsewhere makes us doubt the path, and knock there: our knock also opens our NAT
+for what the peer sends from there.
 """
 
 import asyncio
@@ -36,6 +38,15 @@ GRACE_S = 0.25
 UNREACHABLE_AFTER_S = 25.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts; doubled each time, with jitter, so that nodes do not try in step."""
+PERSISTENT_S = 180.0
+"""A path that worked is sought without longer pauses for this long: a router takes a minute or two to start
+again, and nothing but silence says that it is back."""
+KNOCKS_PERSISTENT = 10
+"""So that the peer's first packet through is ours, and within a second."""
+MEET_S = 1.0
+"""A peer that says that it has moved is met elsewhere at most this often."""
+MEETING_PLACES = 4
+"""New candidates that are knocked at then."""
 LINGER_S = 3.0
 """An agent answers checks this long after its session: the other side may still be checking."""
 KNOWN_ENDPOINTS = 4
@@ -69,13 +80,19 @@ class Connector:
         own_candidates: Callable[[], Sequence[Candidate]],
         changed: Callable[[Peer], None],
         negotiations: asyncio.Semaphore,
+        doubt: Callable[[Peer], None] = lambda _: None,
     ) -> None:
+        """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not."""
         self.peer = peer
         self._tunnels = tunnels
         self._make_agent = make_agent
         self._own_candidates = own_candidates
         self._changed = changed
         self._negotiations = negotiations
+        self._doubt = doubt
+        self._hurry = asyncio.Event()
+        self._persistent_until = float("-inf")
+        self._met_at = float("-inf")
         self._credentials: PairCredentials | None = None
         self._candidates: Sequence[Candidate] = ()
         self._nonce: bytes | None = None
@@ -94,11 +111,17 @@ class Connector:
     def record_arrived(
         self, nonce: bytes, credentials: PairCredentials, candidates: Sequence[Candidate]
     ) -> None:
-        """A verified record of the peer. Starts an attempt unless the session is with this very run."""
-        news = nonce != self._nonce or set(candidates) != set(self._candidates)
+        """A verified record of the peer that is newer than those before. Starts an attempt unless the session
+        is with this very run; then the path is doubted where the peer has other candidates now."""
+        same_run = nonce == self._nonce
+        news = not same_run or set(candidates) != set(self._candidates)
+        added = [candidate for candidate in candidates if candidate not in self._candidates]
         self._nonce, self._credentials, self._candidates = nonce, credentials, candidates
-        if news and not (self._session.is_set() and self.peer.session_nonce == nonce):
-            self.start(restart=True)
+        if not (self._session.is_set() and self.peer.session_nonce == nonce):
+            self.start(restart=news)
+            self._hurry.set()
+        elif news and same_run:
+            self._peer_moved(added)
 
     def start(self, *, restart: bool = False) -> None:
         """Begin to connect. With ``restart`` a running attempt, made with older facts, is replaced."""
@@ -109,6 +132,25 @@ class Connector:
         if self.peer.move(Occasion.NEWS):
             self._changed(self.peer)
         self._attempt = asyncio.create_task(self._connect(self._attempt), name=f"connect {self.peer.id}")
+
+    def try_now(self) -> None:
+        """What kept us from the peer may be gone: a pause ends, or a new attempt takes the place of this."""
+        self._persist()
+        self.start(restart=True)
+
+    def _peer_moved(self, added: Sequence[Candidate]) -> None:
+        """The peer has other candidates than before, ``added`` among them. Where it is gone from the endpoint
+        in use, we knock at the new ones: our NAT then lets in what it sends us from there."""
+        self._doubt(self.peer)
+        now = asyncio.get_running_loop().time()
+        still_there = any(candidate.endpoint == self.peer.endpoint for candidate in self._candidates)
+        if added and not still_there and now - self._met_at >= MEET_S:
+            self._met_at = now
+            places = [candidate.endpoint for candidate in added[:MEETING_PLACES]]
+            self._tunnels.knock(self.peer, places)
+
+    def _persist(self) -> None:
+        self._persistent_until = asyncio.get_running_loop().time() + PERSISTENT_S
 
     def session_up(self) -> None:
         """A handshake with the peer is complete, whichever way it came."""
@@ -127,6 +169,7 @@ class Connector:
     def path_lost(self) -> None:
         """Nothing comes back any more: connect anew."""
         self._session.clear()
+        self._persist()
         if self.peer.move(Occasion.PATH_LOST):
             self._changed(self.peer)
         self.start()
@@ -167,8 +210,28 @@ class Connector:
             late = not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S
             if late and self.peer.move(Occasion.NO_PATH):
                 self._changed(self.peer)
-            await _wait(session, pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = await self._pause(session, pause)
+
+    async def _pause(self, session: asyncio.Event, pause: float) -> float:
+        """Between two attempts, shorter when there is a reason to hurry; returns the next pause."""
+        if self._persistent:
+            pause = FIRST_PAUSE_S
+        self._hurry.clear()
+        hurry = asyncio.create_task(self._hurry.wait())
+        up = asyncio.create_task(session.wait())
+        try:
+            spread = random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
+            done, _ = await asyncio.wait(
+                {hurry, up}, timeout=pause * spread, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in (hurry, up):
+                task.cancel()
+        return FIRST_PAUSE_S if hurry in done else min(2 * pause, LONGEST_PAUSE_S)
+
+    @property
+    def _persistent(self) -> bool:
+        return asyncio.get_running_loop().time() < self._persistent_until
 
     async def _try_once(self, session: asyncio.Event) -> None:
         """Both ways at once, until the session is up or both have failed."""
@@ -183,7 +246,8 @@ class Connector:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _knock(self, session: asyncio.Event) -> None:
-        for _ in range(KNOCKS if self.known_endpoints else 0):
+        knocks = KNOCKS_PERSISTENT if self._persistent else KNOCKS
+        for _ in range(knocks if self.known_endpoints else 0):
             self._tunnels.knock(self.peer, self.known_endpoints)
             if await _wait(session, KNOCK_INTERVAL_S):
                 return

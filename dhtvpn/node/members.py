@@ -56,6 +56,7 @@ class Members:
         surroundings: Surroundings,
         make_agent: AgentMaker,
         changed: Callable[[Peer], None],
+        doubt: Callable[[Peer], None],
         drops: Drops,
     ) -> None:
         self._network_id = network_id
@@ -66,6 +67,7 @@ class Members:
         self._surroundings = surroundings
         self._make_agent = make_agent
         self._changed = changed
+        self._doubt = doubt
         self._drops = drops
         self._members: dict[bytes, Member] = {}
         self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
@@ -186,6 +188,7 @@ class Members:
             own_candidates=self._surroundings.candidates,
             changed=self._changed,
             negotiations=self._negotiations,
+            doubt=self._doubt,
         )
         member = Member(peer, connector, claim)
         self._members[claim.node_key] = member

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -15,16 +16,14 @@ from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
 from dhtvpn.discovery.sources import REMEMBERED, Dht, Sources
 from dhtvpn.drops import Drops
-from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.identity import Identity, short_id
 from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
-from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
-from dhtvpn.node.bootstrap import Bootstrapper, first_endpoints
+from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
@@ -40,8 +39,10 @@ from dhtvpn.node.memory import Memory
 from dhtvpn.node.mtu_routes import MtuRoutes
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
@@ -51,8 +52,6 @@ from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
 
-SURVEY_S = (3.0, 15.0, 120.0)
-"""Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
 SAVE_S = 30.0
 LONE_CHECK_S = 1.0
 """How often a node without contacts looks whether it has some; being reached wakes it at once."""
@@ -108,8 +107,7 @@ class Node:
         self._identity = identity
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
         self._last_stranger = -STRANGER_PAUSE_S
-        self._background: set[asyncio.Task[None]] = set()
-        self._surveyed = asyncio.Event()
+        self._background: set[asyncio.Task[object]] = set()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
@@ -142,6 +140,15 @@ class Node:
         )
         self.on_demand = self._make_on_demand()
         self.announcer = self._make_announcer()
+        self.surveying = Surveying(
+            self.surroundings,
+            sources,
+            names=self._known_names,
+            families=self._families,
+            changed=self._surveyed,
+            say=events.say,
+        )
+        self.recovery = self._make_recovery()
         self.finder = self._make_finder()
         self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
@@ -161,7 +168,22 @@ class Node:
             surroundings=self.surroundings,
             make_agent=make_agent,
             changed=self._peer_changed,
+            doubt=self.liveness.doubt,
             drops=self.drops,
+        )
+
+    def _make_recovery(self) -> Recovery:
+        return Recovery(
+            interface=self.local_end.interface,
+            members=self.members.all,
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            lost=self._silent,
+            surveying=self.surveying,
+            dht=self.dht,
+            announce=partial(self.announcer.announce, again=True),
+            say=self.events.say,
+            in_background=self._in_background,
         )
 
     def _make_on_demand(self) -> OnDemand:
@@ -231,7 +253,8 @@ class Node:
         await self.sources.start()
         self.stock.load(self.taken_ipv4())
         loops = [
-            self._survey_loop(contacts),
+            self.surveying.run(contacts),
+            self.recovery.run(),
             self._announce_when_surveyed(),
             self.finder.run(),
             self.on_demand.run(),
@@ -315,6 +338,7 @@ class Node:
         self.path_probes.endpoint_moved(peer)
 
     def packets_moved(self, peer: Peer) -> None:
+        self.liveness.packets_moved(peer)
         self.path_probes.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
@@ -351,27 +375,9 @@ class Node:
 
     # Loops
 
-    async def _survey_loop(self, remembered: Sequence[Endpoint]) -> None:
-        servers = await first_endpoints(self._known_names, remembered, self._families)
-        for number in range(1 << 62):
-            known = self.sources.contacts()
-            try:
-                changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
-            except SystemRefusedError as error:
-                self.events.say("warning", str(error))
-                changed = False
-            if self.dht is not None:
-                self.dht.read_only = self.surroundings.mapping is not Mapping.NONE
-            if changed:
-                public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
-                self.events.say("nat", f"seen from outside as {public or 'unknown'}")
-                self.announcer.announce()
-            self._surveyed.set()
-            await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
-
     async def _announce_when_surveyed(self) -> None:
         try:
-            await asyncio.wait_for(self._surveyed.wait(), FIRST_SURVEY_S)
+            await asyncio.wait_for(self.surveying.done.wait(), FIRST_SURVEY_S)
         except TimeoutError:
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
@@ -472,8 +478,19 @@ class Node:
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
+    def _surveyed(self, afresh: bool) -> None:
+        if afresh:
+            self.recovery.surveyed()
+        else:
+            self.announcer.announce()
+
+    def _silent(self, peer: Peer) -> None:
+        self.liveness.forget(peer)
+        self._path_lost(peer)
+
     def _path_lost(self, peer: Peer) -> None:
         self.path_probes.forget(peer)
+        self.recovery.path_lost()
         member = self.members.of(peer)
         if member is not None:
             member.connector.path_lost()
@@ -522,12 +539,12 @@ class Node:
         """Overlay addresses that somebody holds, as far as this node knows."""
         return {self.claim.address, *(peer.ipv4 for peer in self.table.all() if peer.ipv4)}
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[object]) -> None:
         self._background.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, SystemRefusedError):

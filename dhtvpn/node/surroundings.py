@@ -58,9 +58,16 @@ class Surroundings:
         survey = await self._ask(servers, addresses)
         public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
         if public:
-            self.public_endpoints = public
             self.mapping = survey.mapping
+        self.public_endpoints = (*public, *self._still_likely(public))
         return self.candidates() != before
+
+    def _still_likely(self, public: Sequence[Endpoint]) -> list[Endpoint]:
+        """Public endpoints learnt before, of families that this survey said nothing of, as long as the host
+        has an address of the family."""
+        told = {endpoint.is_ipv6 for endpoint in public}
+        has = {endpoint.is_ipv6 for endpoint in self._hosts}
+        return [old for old in self.public_endpoints if old.is_ipv6 in has and old.is_ipv6 not in told]
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Host and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as many
