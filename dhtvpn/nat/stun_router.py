@@ -12,6 +12,7 @@ from aioice import stun
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, UsageError
+from dhtvpn.nat.check_budget import CheckBudget
 from dhtvpn.nat.stun_messages import TRANSACTION_ID, is_indication, is_response, parse
 
 MAX_AGENTS = 2048
@@ -32,6 +33,8 @@ class StunRouter:
         self._transactions: dict[bytes, StunReceiver] = {}
         self._service: StunReceiver | None = None
         self._unanswered_check: Callable[[str], None] | None = None
+        self.check_budget = CheckBudget()
+        """For the checks of all agents."""
 
     @property
     def agents(self) -> int:

@@ -23,7 +23,7 @@ from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.mesh.peers import Occasion, Peer
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import Candidate
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class Agent(Protocol):
 
     async def connect(self, deadline_s: float) -> Endpoint: ...
 
+    def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -81,8 +83,11 @@ class Connector:
         changed: Callable[[Peer], None],
         negotiations: asyncio.Semaphore,
         doubt: Callable[[Peer], None] = lambda _: None,
+        may_probe: Callable[[Endpoint], bool] = lambda _: True,
     ) -> None:
-        """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not."""
+        """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not.
+        ``may_probe``: whether an endpoint that a peer has named, and that may be a victim's, gets one more
+        datagram."""
         self.peer = peer
         self._tunnels = tunnels
         self._make_agent = make_agent
@@ -90,6 +95,7 @@ class Connector:
         self._changed = changed
         self._negotiations = negotiations
         self._doubt = doubt
+        self._may_probe = may_probe
         self._hurry = asyncio.Event()
         self._persistent_until = float("-inf")
         self._met_at = float("-inf")
@@ -101,6 +107,8 @@ class Connector:
         self._session = asyncio.Event()
         self._attempt: asyncio.Task[None] | None = None
         self._agent: Agent | None = None
+        self._checking: Agent | None = None
+        """The agent of the attempt under way, while it seeks."""
         self._linger: asyncio.Task[None] | None = None
 
     @property
@@ -133,6 +141,20 @@ class Connector:
             self._changed(self.peer)
         self._attempt = asyncio.create_task(self._connect(self._attempt), name=f"connect {self.peer.id}")
 
+    def candidates_told(self, candidates: Sequence[Candidate]) -> None:
+        """More candidates of the peer, told by another way than its record: a signal through a relay. They
+        are checked at once in the attempt that runs, and in those after it until the next record."""
+        added = [candidate for candidate in candidates if candidate not in self._candidates]
+        self._candidates = (*self._candidates, *added)[-MAX_CANDIDATES:]
+        if self._session.is_set():
+            self._peer_moved(added)
+            return
+        if self._checking is not None:
+            for candidate in added:
+                self._checking.add_remote(candidate.endpoint, candidate.kind)
+        self.start()
+        self._hurry.set()
+
     def try_now(self) -> None:
         """What kept us from the peer may be gone: a pause ends, or a new attempt takes the place of this."""
         self._persist()
@@ -147,7 +169,8 @@ class Connector:
         if added and not still_there and now - self._met_at >= MEET_S:
             self._met_at = now
             places = [candidate.endpoint for candidate in added[:MEETING_PLACES]]
-            self._tunnels.knock(self.peer, places)
+            if allowed := [place for place in places if self._may_probe(place)]:
+                self._tunnels.knock(self.peer, allowed)
 
     def _persist(self) -> None:
         self._persistent_until = asyncio.get_running_loop().time() + PERSISTENT_S
@@ -265,7 +288,7 @@ class Connector:
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return
-        self._agent = agent
+        self._agent = self._checking = agent
         finding = asyncio.create_task(agent.connect(ICE_DEADLINE_S))
         done = asyncio.create_task(session.wait())
         try:
@@ -281,6 +304,7 @@ class Connector:
         except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
+            self._checking = None
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dhtvpn.discovery.sources import REMEMBERED
@@ -17,7 +17,7 @@ from dhtvpn.mesh.peers import Peer, PeerTable
 from dhtvpn.node.connector import AgentMaker, Connector
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import EndpointRecord
+from dhtvpn.records.record import Candidate, EndpointRecord
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Members:
         make_agent: AgentMaker,
         changed: Callable[[Peer], None],
         doubt: Callable[[Peer], None],
+        may_probe: Callable[[Endpoint], bool],
         drops: Drops,
     ) -> None:
         self._network_id = network_id
@@ -68,6 +69,7 @@ class Members:
         self._make_agent = make_agent
         self._changed = changed
         self._doubt = doubt
+        self._may_probe = may_probe
         self._drops = drops
         self._members: dict[bytes, Member] = {}
         self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
@@ -133,6 +135,12 @@ class Members:
         candidates = self._surroundings.usable(record.candidates)
         member.connector.record_arrived(record.session_nonce, credentials, candidates)
 
+    def signal_arrived(self, peer: Peer, candidates: Sequence[Candidate]) -> None:
+        """An authenticated peer tells more of its candidates, by another way than its record."""
+        member = self.of(peer)
+        if member is not None:
+            member.connector.candidates_told(self._surroundings.usable(candidates))
+
     def record_expired(self, node_key: bytes) -> None:
         """The directory has no record of the member any more. A session that works goes on without."""
         member = self._members.get(node_key)
@@ -189,6 +197,7 @@ class Members:
             changed=self._changed,
             negotiations=self._negotiations,
             doubt=self._doubt,
+            may_probe=self._may_probe,
         )
         member = Member(peer, connector, claim)
         self._members[claim.node_key] = member

@@ -169,6 +169,7 @@ class Node:
             make_agent=make_agent,
             changed=self._peer_changed,
             doubt=self.liveness.doubt,
+            may_probe=lambda endpoint: self.port.stun.check_budget.take(endpoint, time.monotonic()),
             drops=self.drops,
         )
 

@@ -57,6 +57,9 @@ class FakeAgent:
         await asyncio.sleep(self.delay_s)
         return self.path
 
+    def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None:
+        self.path = endpoint
+
     async def close(self) -> None:
         self.closed = True
 
@@ -307,4 +310,30 @@ async def test_a_lost_path_is_sought_without_long_pauses_for_minutes() -> None:
     bench.connector.path_lost()
     await asyncio.sleep(module.PERSISTENT_S)
     assert len(bench.asked("knock")) > 0.85 * module.PERSISTENT_S / module.KNOCK_INTERVAL_S
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_candidate_that_a_signal_tells_is_checked_in_the_attempt_that_runs() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.candidates_told((Candidate(ELSEWHERE, CandidateKind.REFLEXIVE),))
+    assert [agent.path for agent in bench.agents] == [ELSEWHERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_member_whose_record_comes_back_is_sought_though_nothing_in_it_is_new() -> None:
+    """It slept until its record had expired."""
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.session_up()
+    bench.connector.gone()
+    await asyncio.sleep(3600)
+    agents = len(bench.agents)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    assert len(bench.agents) == agents + 1
     await bench.connector.close()
