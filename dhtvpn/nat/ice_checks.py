@@ -4,7 +4,8 @@ What aioice keeps doing: the check list, roles and their conflicts, pair states,
 bookkeeping, answers to checks. What is replaced here, and why:
 
 - it opens no socket: one *base* per address family stands for the shared port (RFC 8445 section 5.1.1.1),
-  so a remote candidate makes one pair;
+  so a remote candidate makes one pair. Of several addresses in a family a check leaves from the one at which
+  the peer's own was heard, else from the one that the kernel picks for the way there;
 - requests are authenticated before aioice sees them, and strangers get silence instead of a 401;
 - checks are repeated until their time is over, at most a second apart, instead of 63.5 s with growing
   gaps; failed pairs are tried again, because without signalling a peer may come up later;
@@ -71,7 +72,7 @@ class SharedTransport:
         self._protocol = protocol
 
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
-        self._port.send(data, Endpoint(*address))
+        self._port.answer(data, Endpoint(*address))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -246,7 +247,7 @@ class PortConnection(aioice.Connection):
         """Within the budget of checks that have not been answered; what is refused is repeated later."""
         now = asyncio.get_running_loop().time()
         if self._port.stun.check_budget.take(destination, now, triggered=triggered):
-            self._port.send(data, destination)
+            self._port.answer(data, destination)
         else:
             self._port.drops.count("ice", "budget")
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from dhtvpn.drops import Drops
@@ -40,7 +41,7 @@ _SEND_DROPS = {
     errno.EMSGSIZE: "send_too_long",
 }
 
-_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN))
+_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN, Kind.TUNNEL_HANDSHAKE))
 
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
@@ -235,6 +236,14 @@ class UdpPort:
             else:
                 return True
         return self.send(data, endpoint)
+
+    def heard_at(self, endpoint: Endpoint) -> IPv4Address | IPv6Address | None:
+        """The address of ours at which ``endpoint`` was last heard, where that is known."""
+        return self._heard_at.address_for(endpoint)
+
+    def network_changed(self) -> None:
+        """Let the kernel choose anew from where to send."""
+        self._heard_at.forget_all()
 
     def close(self) -> None:
         """Stop reading and close every socket, the engine's included. May be called twice."""

@@ -16,6 +16,7 @@ from dhtvpn.dataplane.process import EngineProcess
 from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
 from dhtvpn.discovery.sources import REMEMBERED, Dht, Sources
 from dhtvpn.drops import Drops
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.identity import Identity, short_id
 from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_network
@@ -115,10 +116,11 @@ class Node:
             device=device,
             engine=local_end.engine,
             table=self.table,
-            send=port.send,
+            send=port.answer,
             drops=drops,
             listener=self,
             features=local_end.features,
+            source_for=self._source_for,
         )
         self.liveness = Liveness(
             send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
@@ -180,6 +182,7 @@ class Node:
             tunnels=self.tunnels,
             liveness=self.liveness,
             lost=self._silent,
+            network_changed=self.port.network_changed,
             surveying=self.surveying,
             dht=self.dht,
             announce=partial(self.announcer.announce, again=True),
@@ -535,6 +538,10 @@ class Node:
             features=0,
             leaving=False,
         )
+
+    def _source_for(self, endpoint: Endpoint) -> engine_events.Address | None:
+        """Only where there is a choice: what is pinned to an address cannot follow another route."""
+        return self.port.heard_at(endpoint) if self.surroundings.has_choice(endpoint.is_ipv6) else None
 
     def taken_ipv4(self) -> set[IPv4Address]:
         """Overlay addresses that somebody holds, as far as this node knows."""

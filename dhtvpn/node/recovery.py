@@ -37,6 +37,7 @@ class Recovery:
         tunnels: Tunnels,
         liveness: Liveness,
         lost: Callable[[Peer], None],
+        network_changed: Callable[[], None],
         surveying: Surveying,
         dht: Dht | None,
         announce: Callable[[], None],
@@ -47,6 +48,7 @@ class Recovery:
         self._tunnels = tunnels
         self._liveness = liveness
         self._lost = lost
+        self._network_changed = network_changed
         self._surveying = surveying
         self._dht = dht
         self._announce = announce
@@ -78,6 +80,7 @@ class Recovery:
 
     def path_lost(self) -> None:
         """A path fell silent. Perhaps our router has another mapping for us now."""
+        self._network_changed()  # an address of ours may be there still, and lead nowhere
         self._surveying.soon(afresh=False)
 
     def surveyed(self) -> None:
@@ -92,7 +95,9 @@ class Recovery:
         self._announce()
 
     def _begin_anew(self, *, handshake: bool) -> None:
+        self._network_changed()
         for member in self._members():
+            self._tunnels.network_changed(member.peer)
             if member.peer.state is PeerState.CONNECTED:
                 if handshake:  # the peer may have given up the session's keys
                     self._tunnels.initiate(member.peer)

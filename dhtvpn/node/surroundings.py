@@ -69,6 +69,10 @@ class Surroundings:
         has = {endpoint.is_ipv6 for endpoint in self._hosts}
         return [old for old in self.public_endpoints if old.is_ipv6 in has and old.is_ipv6 not in told]
 
+    def has_choice(self, ipv6: bool) -> bool:
+        """Whether this host has several addresses in a family."""
+        return sum(endpoint.is_ipv6 == ipv6 for endpoint in self._hosts) > 1
+
     def candidates(self) -> tuple[Candidate, ...]:
         """Host and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as many
         as a record holds."""

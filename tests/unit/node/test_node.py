@@ -116,7 +116,9 @@ class Bench:
             on_tunnel=lambda handler: None,
             filter_in_kernel=lambda index_tag: None,
             count_kernel_drops=lambda: None,
-            send=lambda *_: None,
+            answer=lambda *_: None,
+            network_changed=lambda: None,
+            heard_at=lambda _: None,
         )
 
     async def _no_addresses(self) -> Sequence[IPv4Address]:
