@@ -2,7 +2,7 @@
 
 Who notices:
 
-    interval    a ping every INTERVAL_S of an idle path
+    idle        nothing was heard for as long as the path is known to stand (keepalive.py), 15 s at first
     silence     we send and nothing comes back: the engine's counters say so within a second
     doubt       somebody has reason to think that the path is gone: the network or the peer's record changed
 
@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer
+from dhtvpn.node.keepalive import IdleTime
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 15.0
-"""Between pings of an idle path. UDP mappings last two minutes at least by RFC 4787 (REQ-5), 30 s in
-practice."""
+BUSY_INTERVAL_S = 15.0
+"""Between pings of a path in use: they measure the round trip."""
+BUSY_BYTES = 2000
+"""Received since the last ping: more than pings and handshakes make."""
 REPLY_DEADLINE_S = 1.0
 PINGS = 5
 """Unanswered pings in a row after which a path counts as lost."""
@@ -56,6 +58,9 @@ class _Watched:
     sending_since: float | None = None
     """Since when we send without an answer."""
     sent_at: float = 0.0
+    moved_at: float = 0.0
+    """When anything went either way."""
+    heard_at: float = 0.0
 
 
 class Liveness:
@@ -74,6 +79,7 @@ class Liveness:
         self._waiting: dict[int, _Waiting] = {}
         self._watched: dict[int, _Watched] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._idle: dict[int, IdleTime] = {}
 
     def watch(self, peer: Peer) -> None:
         """Keep an eye on ``peer`` from now until it is lost or :meth:`forget` is called."""
@@ -90,6 +96,14 @@ class Liveness:
         self._waiting.pop(peer.number, None)
         self._watched.pop(peer.number, None)
 
+    def idle_time(self, peer: Peer) -> IdleTime:
+        """How long the path to ``peer`` may be idle, as far as is known."""
+        return self._idle.setdefault(peer.number, IdleTime())
+
+    def network_changed(self) -> None:
+        """What was found out about NATs on the way does not hold any more."""
+        self._idle.clear()
+
     def doubt(self, peer: Peer) -> None:
         """Ask a watched peer now whether it is still there."""
         watched = self._watched.get(peer.number)
@@ -102,8 +116,9 @@ class Liveness:
         if watched is None:
             return
         now = _now()
+        watched.moved_at = now
         if peer.rx_bytes != watched.rx_bytes:
-            watched.sending_since = None
+            watched.sending_since, watched.heard_at = None, now
         elif peer.tx_bytes != watched.tx_bytes:
             if watched.sending_since is None or now - watched.sent_at > SENDING_GAP_S:
                 watched.sending_since = now
@@ -147,16 +162,35 @@ class Liveness:
         return rtt_ms
 
     async def _watch(self, peer: Peer, watched: _Watched) -> None:
+        idle_s = 0.0
         while await self._answers(peer):
+            self.idle_time(peer).survived(idle_s)
             watched.doubt.clear()
-            try:
-                await asyncio.wait_for(watched.doubt.wait(), INTERVAL_S)
-            except TimeoutError:
-                continue
+            await self._until_due(peer, watched)
+            idle_s = _now() - watched.moved_at
+        self.idle_time(peer).died(idle_s)
         log.info("peer %s: no answer to %d pings, the path is lost", peer.id, PINGS)
         peer.rtt_ms = None
         self._watched.pop(peer.number, None)
         self._lost(peer)
+
+    async def _until_due(self, peer: Peer, watched: _Watched) -> None:
+        """Until there is a doubt, nothing has been heard for long, or a busy path is to be measured."""
+        began, received = _now(), peer.rx_bytes
+        due_s = self.idle_time(peer).due_s(self._random_bytes(1)[0] / 255)
+        watched.heard_at = watched.moved_at = began
+        while True:
+            due = watched.heard_at + due_s
+            if peer.rx_bytes - received > BUSY_BYTES:
+                due = min(due, began + BUSY_INTERVAL_S)
+            left_s = due - _now()
+            if left_s <= 0:
+                return
+            try:
+                await asyncio.wait_for(watched.doubt.wait(), min(left_s, BUSY_INTERVAL_S))
+            except TimeoutError:
+                continue
+            return
 
     async def _answers(self, peer: Peer) -> bool:
         """Whether any of up to PINGS pings is answered, or anything else comes from the peer meanwhile."""

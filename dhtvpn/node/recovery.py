@@ -96,6 +96,7 @@ class Recovery:
 
     def _begin_anew(self, *, handshake: bool) -> None:
         self._network_changed()
+        self._liveness.network_changed()
         for member in self._members():
             self._tunnels.network_changed(member.peer)
             if member.peer.state is PeerState.CONNECTED:

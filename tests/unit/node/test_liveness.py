@@ -8,6 +8,7 @@ from virtual_time import run
 
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.node import keepalive
 from dhtvpn.node import liveness as module
 from dhtvpn.node.liveness import Liveness
 
@@ -29,7 +30,8 @@ class Path:
         self.sent: list[frames.Frame] = []
         self.lost: list[Peer] = []
         self.is_lost = asyncio.Event()
-        self.counter = 0
+        self.counter, self.chance = 0, 1
+        self.lifetime_s, self.used_at = float("inf"), 0.0
         self.liveness = Liveness(send_frame=self._send, random_bytes=self._token, lost=self._lost)
 
     def _lost(self, peer: Peer) -> None:
@@ -37,12 +39,14 @@ class Path:
         self.is_lost.set()
 
     def _token(self, size: int) -> bytes:
-        self.counter += 1
-        return self.counter.to_bytes(size, "big")
+        self.counter += self.chance
+        return (self.counter % 256**size).to_bytes(size, "big")
 
     def _send(self, peer: Peer, frame: frames.Frame) -> None:
         self.sent.append(frame)
-        if isinstance(frame, frames.Ping) and not self.cut:
+        idle_s = asyncio.get_running_loop().time() - self.used_at
+        if isinstance(frame, frames.Ping) and not self.cut and idle_s <= self.lifetime_s:
+            self.used_at += idle_s
             answer = frames.Pong(frame.token)
             asyncio.get_running_loop().call_later(self.delay_s, self.liveness.frame_received, peer, answer)
 
@@ -84,7 +88,7 @@ async def test_a_cut_path_is_lost_after_some_unanswered_pings() -> None:
     began = loop.time()
     await path.is_lost.wait()
     pings_s = (module.PINGS - 1) * module.LONGEST_GAP_S + module.LONGEST_WAIT_S
-    assert loop.time() - began <= module.INTERVAL_S + pings_s
+    assert loop.time() - began <= keepalive.LONGEST_S * (1 + keepalive.SPREAD) + pings_s
     assert path.lost == [path.peer] and path.peer.rtt_ms is None
     await path.liveness.close()
 
@@ -147,7 +151,7 @@ async def test_a_packet_now_and_then_needs_no_answer() -> None:
         path.liveness.packets_moved(path.peer)
         await asyncio.sleep(5)
     pings = sum(isinstance(frame, frames.Ping) for frame in path.sent)
-    assert pings <= 250 / module.INTERVAL_S + 1
+    assert pings <= 250 / (keepalive.FIRST_S * (1 - keepalive.SPREAD)) + 1
     await path.liveness.close()
 
 
@@ -160,4 +164,57 @@ async def test_a_round_trip_of_a_second_is_no_reason_to_give_up() -> None:
         path.liveness.doubt(path.peer)
         await asyncio.sleep(2.5)
     assert not path.lost and path.peer.rtt_ms is not None
+    await path.liveness.close()
+
+
+@scenario
+async def test_either_side_pings_and_idle_times_grow_to_what_is_useful() -> None:
+    """Two nodes on a path without any NAT, at rest for an hour."""
+    one, other = Path(), Path()
+    octets = 0
+
+    def carry(sender: Path, receiver: Path) -> Any:
+        def send(peer: Peer, frame: frames.Frame) -> None:
+            nonlocal octets
+            octets += 76  # IPv4 and UDP headers, data message header and tag, a frame padded to 16
+            sender.peer.tx_bytes += 48
+            receiver.peer.rx_bytes += 48
+            for end in (sender, receiver):
+                end.liveness.packets_moved(end.peer)
+            receiver.liveness.frame_received(receiver.peer, frame)  # type: ignore[arg-type]
+
+        return send
+
+    one.liveness._send_frame, other.liveness._send_frame = carry(one, other), carry(other, one)
+    one.chance, other.chance = 7, 13
+    for end in (one, other):
+        end.liveness.watch(end.peer)
+    await asyncio.sleep(600)
+    assert not one.lost and not other.lost
+    assert max(one.liveness.idle_time(one.peer).interval_s, 0) == keepalive.LONGEST_S
+    octets = 0
+    await asyncio.sleep(3600)
+    assert octets / 2 / 3600 < 3, "octets a second each way; passive keepalives and handshakes come on top"
+    await one.liveness.close()
+    await other.liveness.close()
+
+
+@scenario
+async def test_a_mapping_that_lives_for_half_a_minute_is_found_out_by_losing_it_once() -> None:
+    path = Path()
+    path.lifetime_s = 30.0
+    losses = 0
+    for _ in range(4):
+        path.is_lost.clear()
+        path.used_at = asyncio.get_running_loop().time()
+        path.liveness.watch(path.peer)
+        try:
+            await asyncio.wait_for(path.is_lost.wait(), 600)
+        except TimeoutError:
+            break
+        losses += 1
+    assert losses == 1
+    assert keepalive.FIRST_S < path.liveness.idle_time(path.peer).interval_s < 30
+    path.liveness.network_changed()
+    assert path.liveness.idle_time(path.peer).interval_s == keepalive.FIRST_S
     await path.liveness.close()
