@@ -17,7 +17,7 @@ from dhtvpn.mesh.peers import Peer, PeerTable
 from dhtvpn.node.connector import AgentMaker, Connector
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import Candidate, EndpointRecord
+from dhtvpn.records.record import NOTHING_KNOWN, Candidate, EndpointRecord, NatBehaviour
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Member:
     """Its newest record as published, for the disk."""
     record_seen_at: float = 0.0
     """Unix seconds; 0 when no record was seen in this run."""
+    nat: NatBehaviour = NOTHING_KNOWN
+    """What it has found out about the NAT in front of it."""
 
 
 class Members:
@@ -119,6 +121,7 @@ class Members:
             return
         member.sequence = sequence
         member.peer.name = record.name
+        member.nat = record.nat
         if record.leaving:
             member.connector.gone()
             return

@@ -537,6 +537,7 @@ class Node:
             since=self.claim.since,
             features=0,
             leaving=False,
+            nat=self.surroundings.nat,
         )
 
     def _source_for(self, endpoint: Endpoint) -> engine_events.Address | None:

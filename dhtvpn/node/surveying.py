@@ -7,6 +7,7 @@ from typing import Final
 from dhtvpn.discovery.sources import Sources
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
+from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.bootstrap import first_endpoints
 from dhtvpn.node.surroundings import Surroundings
@@ -40,6 +41,7 @@ class Surveying:
         self._say = say
         self._wanted = asyncio.Event()
         self._afresh = False
+        self._filtering_known = False
         self.done = asyncio.Event()
         """The first one is over."""
         self.servers: tuple[Endpoint, ...] = ()
@@ -58,7 +60,6 @@ class Surveying:
             self._wanted.clear()
             afresh, self._afresh = self._afresh, False
             await self._survey(afresh)
-            self.done.set()
             pause_s = SURVEY_S[min(number, len(SURVEY_S) - 1)]
             number = 0 if afresh else number + 1
             await self._pause(pause_s)
@@ -70,6 +71,7 @@ class Surveying:
         except SystemRefusedError as error:
             self._say("warning", str(error))
             changed = False
+        self.done.set()
         if self._sources.dht is not None:
             self._sources.dht.read_only = self._surroundings.mapping is not Mapping.NONE
         if changed:
@@ -77,6 +79,12 @@ class Surveying:
             self._say("nat", f"seen from outside as {public or 'unknown'}")
         if changed or afresh:
             self._changed(afresh)
+            self._filtering_known = False
+        if not self._filtering_known:
+            news = await self._surroundings.look_at_filtering(list(dict.fromkeys(known)))
+            self._filtering_known = self._surroundings.filtering is not Filtering.UNKNOWN
+            if news:
+                self._changed(False)
 
     async def _pause(self, pause_s: float) -> None:
         """Until the time is up or another is wanted; one that is not ``afresh`` keeps its distance."""
