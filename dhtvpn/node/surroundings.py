@@ -73,6 +73,8 @@ class Surroundings:
         self._hosts: tuple[Endpoint, ...] = ()
         self.mapping = Mapping.UNKNOWN
         self.filtering = Filtering.UNKNOWN
+        self.answered = True
+        """Whether anybody has answered the last survey."""
         self.public_endpoints: tuple[Endpoint, ...] = ()
 
     async def look(self, servers: Sequence[Endpoint]) -> bool:
@@ -87,6 +89,7 @@ class Surroundings:
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
         survey = await self._ask(servers, addresses)
         public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
+        self.answered = bool(public)
         if public:
             self.mapping = survey.mapping
         self.public_endpoints = (*public, *self._still_likely(public))

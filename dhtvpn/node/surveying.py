@@ -15,6 +15,10 @@ from dhtvpn.node.surroundings import Surroundings
 SURVEY_S: Final = (3.0, 15.0, 120.0)
 """Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
 
+UNANSWERED_S, UNANSWERED = 3.0, 60
+"""After a survey that nobody answered, for some minutes: our router may be starting again, and have another
+public address for us then."""
+
 LEAST_PAUSE_S: Final = 2.0
 """Between two surveys that were asked for, beyond the first: a few STUN requests each."""
 
@@ -55,13 +59,17 @@ class Surveying:
     async def run(self, remembered: Sequence[Endpoint]) -> None:
         """Until cancelled."""
         self.servers = tuple(await first_endpoints(self._names, remembered, self._families))
-        number = 0
+        number = unanswered = 0
         while True:
             self._wanted.clear()
             afresh, self._afresh = self._afresh, False
             await self._survey(afresh)
-            pause_s = SURVEY_S[min(number, len(SURVEY_S) - 1)]
-            number = 0 if afresh else number + 1
+            unanswered = 0 if self._surroundings.answered else unanswered + 1
+            if 0 < unanswered <= UNANSWERED:
+                pause_s = UNANSWERED_S
+            else:
+                pause_s = SURVEY_S[min(number, len(SURVEY_S) - 1)]
+                number = 0 if afresh else number + 1
             await self._pause(pause_s)
 
     async def _survey(self, afresh: bool) -> None:
