@@ -29,11 +29,13 @@ BUSY_BYTES = 2000
 REPLY_DEADLINE_S = 1.0
 PINGS = 5
 """Unanswered pings in a row after which a path counts as lost."""
-PING_GAP_S, LONGEST_GAP_S = 0.25, 1.0
+PING_GAP_S, LONGEST_GAP_S = 0.2, 1.0
 """Between them: one and a half round trips within these bounds."""
 LAST_WAIT_S, LONGEST_WAIT_S = 0.5, 3.0
 """After the last of them: three round trips within these bounds; a path of 1 s round trip gets 3 s."""
 UNKNOWN_RTT_S = 0.3
+UNKNOWN_WAIT_S = 1.5
+"""The same while nothing is known of the path: its pings take 3.3 s in all."""
 SILENCE_S = 0.75
 """Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
 person notice, above the engine's 0.25 s between reports."""
@@ -172,6 +174,7 @@ class Liveness:
         log.info("peer %s: no answer to %d pings, the path is lost", peer.id, PINGS)
         peer.rtt_ms = None
         self._watched.pop(peer.number, None)
+        self._tasks.pop(peer.number, None)  # this one: whoever is told may want another
         self._lost(peer)
 
     async def _until_due(self, peer: Peer, watched: _Watched) -> None:
@@ -198,7 +201,7 @@ class Liveness:
         gap_s = min(LONGEST_GAP_S, max(PING_GAP_S, 1.5 * rtt_s))
         wait_s = min(LONGEST_WAIT_S, max(LAST_WAIT_S, 3 * rtt_s))
         if peer.rtt_ms is None:
-            wait_s = LONGEST_WAIT_S
+            wait_s = UNKNOWN_WAIT_S
         pings: set[asyncio.Task[float | None]] = set()
         try:
             for number in range(PINGS):
