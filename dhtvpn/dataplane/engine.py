@@ -36,11 +36,12 @@ from dhtvpn.dataplane.messages import (
     SetPathMtu,
     SetPeer,
     SetRelayIds,
+    SetSource,
     SetVia,
 )
 from dhtvpn.dataplane.outbound import Outbound
 from dhtvpn.dataplane.peers import Peer, Peers
-from dhtvpn.dataplane.sockets import raw_address
+from dhtvpn.dataplane.sockets import raw_address, source_option
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
 from dhtvpn.mesh.relay_wire import data_header
@@ -142,6 +143,8 @@ class Engine:
                 self._peers.set_relay_ids(peer, command.relay_ids)
             case SendTo():
                 self._outbound.send_to(peer, command.endpoint, command.plaintext, now)
+            case SetSource():
+                peer.source = source_option(command.address)
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA

@@ -142,6 +142,14 @@ class SendTo:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSource:
+    """Send from this address of ours until the peer's endpoint is another one."""
+
+    peer: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class SetFeatures:
     """What the peer said that it takes: trains of TCP, trains of UDP, and data messages sealed with
     AES-256-GCM (type 5)."""
@@ -293,6 +301,7 @@ PeerCommand = (
     InstallKeypair
     | EraseKeypairs
     | SetEndpoint
+    | SetSource
     | SetFeatures
     | SetPathMtu
     | SetRelayIds
@@ -330,6 +339,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "set_relay_ids": SetRelayIds,
     "forward": Forward,
     "send_to": SendTo,
+    "set_source": SetSource,
     "set_features": SetFeatures,
     "set_path_mtu": SetPathMtu,
     "send": Send,
@@ -442,6 +452,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     ),
     "networks": _tuple_of(lambda network: [network.network_address.packed, network.prefixlen], _load_network),
     "destination": _Codec(lambda address: address.packed, _load_address),
+    "address": _Codec(lambda address: address.packed, _load_address),
     "local_index": _INDEX,
     "remote_index": _INDEX,
     "send_key": _KEY,

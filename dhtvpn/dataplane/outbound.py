@@ -127,10 +127,10 @@ class Outbound:
         if not peer.transport.ready(now):
             self._drops.count("dataplane", "probe_unsent")
             return
-        before = peer.endpoint, peer.family, peer.address, peer.via, peer.header
+        before = peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source
         self._peers.aim(peer, endpoint)
         self.send_plaintext(peer, plaintext, now)
-        peer.endpoint, peer.family, peer.address, peer.via, peer.header = before
+        peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source = before
 
     def forward_at_most(self, octets_per_s: int, now: float) -> None:
         """Send on relay frames of members, so many octets a second; 0: none."""

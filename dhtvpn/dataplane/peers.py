@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
 from dhtvpn.dataplane.messages import Activity
-from dhtvpn.dataplane.sockets import RawAddress, raw_address
+from dhtvpn.dataplane.sockets import Ancillary, RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.allowed_ips import AllowedIps
 from dhtvpn.mesh.relay_wire import DATA_MARK, data_header, frame_header
@@ -74,6 +74,7 @@ class Peer:
         "relay_ids",
         "rx_bytes",
         "sent",
+        "source",
         "strayed_bytes",
         "trains",
         "transport",
@@ -101,6 +102,8 @@ class Peer:
         """What stands before its datagrams on the way through a relay."""
         self.heard_elsewhere_at: float | None = None
         self.strayed_bytes = 0
+        self.source: list[Ancillary] = []
+        """The ancillary data that makes datagrams leave from an address of ours; empty: the kernel picks."""
         self.trains = self.udp_trains = False
         """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
         self.queue: deque[Waiting] = deque()
@@ -111,10 +114,18 @@ class Peer:
         self.watched = False
         """A keypair was installed and nothing has been received since."""
 
+    def set_endpoint(self, endpoint: Endpoint) -> None:
+        """Send straight to ``endpoint`` from now on, which is no place beyond a relay."""
+        self.endpoint = endpoint
+        self.family, self.address = raw_address(endpoint)
+        self.via, self.source = None, []
+
     def roam(self, family: int, address: RawAddress) -> bool:
         """Take a source address as the kernel gave it. False where it is the endpoint that we have."""
         endpoint = Endpoint.from_socket(address)
         moved = endpoint != self.endpoint
+        if moved:
+            self.source = []
         self.endpoint, self.family, self.address, self.via = endpoint, family, address, None
         return moved
 
@@ -182,9 +193,7 @@ class Peers:
     def aim(self, peer: Peer, endpoint: Endpoint) -> None:
         """Send to ``endpoint`` from now on, which may be a place beyond a relay."""
         place = place_of(endpoint)
-        peer.endpoint = endpoint
-        peer.family, peer.address = raw_address(endpoint)
-        peer.via = None
+        peer.set_endpoint(endpoint)
         if place is not None:
             peer.via = self.vias.get(place.via)
             if peer.via is None or not peer.relay_ids:

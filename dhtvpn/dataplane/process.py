@@ -35,6 +35,7 @@ from dhtvpn.dataplane.messages import (
     SetPathMtu,
     SetPeer,
     SetRelayIds,
+    SetSource,
     SetVia,
     decode_event,
     encode,
@@ -200,6 +201,10 @@ class EngineProcess:
     def send_to(self, peer: int, endpoint: Endpoint, plaintext: bytes) -> None:
         """Like :meth:`send`, to ``endpoint`` for this once."""
         self._command(SendTo(peer, endpoint, plaintext))
+
+    def set_source(self, peer: int, address: Address) -> None:
+        """Send from this address of ours until the peer's endpoint is another one."""
+        self._command(SetSource(peer, address))
 
     def set_features(self, peer: int, *, trains: bool, udp_trains: bool, aes: bool) -> None:
         """What the peer takes: trains of TCP and of UDP, data messages of type 5."""

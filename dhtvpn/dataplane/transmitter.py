@@ -18,7 +18,9 @@ from dhtvpn.dataplane.sockets import (
     MAX_RUN_BYTES,
     MAX_RUN_DATAGRAMS,
     NO_RUNS,
+    NOT_OURS,
     TOO_LONG,
+    Ancillary,
     ecn_option,
     segment_option,
 )
@@ -162,7 +164,7 @@ class Transmitter:
         parts = [datagram] if peer.via is None else [peer.header, datagram]
         try:
             with unfragmented(sock):
-                peer.tx_bytes += sock.sendmsg(parts, [], 0, outlet.address)
+                peer.tx_bytes += sock.sendmsg(parts, _source(peer), 0, outlet.address)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return False
@@ -177,7 +179,7 @@ class Transmitter:
         if outlet.address is None or sock is None:
             self._drops.count("dataplane", "no_endpoint", count)
             return
-        options = ecn_option(outlet.family, ecn)
+        options = ecn_option(outlet.family, ecn) + _source(peer)
         if count > 1:
             options += segment_option(stride)
         try:
@@ -185,6 +187,9 @@ class Transmitter:
         except OSError as error:
             if error.errno in DEFER:
                 self._drops.count("dataplane", "udp_busy", count)
+            elif _source(peer) and error.errno in NOT_OURS:
+                peer.source = []
+                self._send_parts(peer, parts, stride, ecn)
             elif count > 1 and error.errno in (TOO_LONG | NO_RUNS):
                 if error.errno in NO_RUNS:
                     log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)
@@ -202,6 +207,11 @@ class Transmitter:
             for start in range(0, len(part), stride):
                 datagram = part[start : start + stride]
                 self._send_parts(peer, [datagram], len(datagram), ecn)
+
+
+def _source(peer: Peer) -> list[Ancillary]:
+    """What makes datagrams leave from a certain address; a relay takes them from any."""
+    return peer.source if peer.via is None else []
 
 
 def _outlet(peer: Peer) -> Peer | Via:

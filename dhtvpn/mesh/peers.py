@@ -92,8 +92,6 @@ class Peer:
     """Of ``rx_bytes``, what came by the path that is in use."""
     last_heard: float = 0.0
     """Monotonic seconds at which something has last come by it."""
-    unanswered_since: float | None = None
-    """Monotonic seconds: something was sent since, and nothing has come by the path in use."""
     session_nonce: bytes | None = field(default=None, repr=False)
     """Of the run of the peer that the present session is with, as its Hello said."""
     features: int = 0

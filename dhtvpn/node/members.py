@@ -18,7 +18,13 @@ from dhtvpn.node.connector import AgentMaker, Connector, no_relays
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import Candidate, CandidateKind, EndpointRecord
+from dhtvpn.records.record import (
+    NOTHING_KNOWN,
+    Candidate,
+    CandidateKind,
+    EndpointRecord,
+    NatBehaviour,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ class Member:
     """Its newest record as published, for the disk."""
     record_seen_at: float = 0.0
     """Unix seconds; 0 when no record was seen in this run."""
+    nat: NatBehaviour = NOTHING_KNOWN
+    """What it has found out about the NAT in front of it."""
 
 
 class Members:
@@ -57,6 +65,8 @@ class Members:
         surroundings: Surroundings,
         make_agent: AgentMaker,
         changed: Callable[[Peer], None],
+        doubt: Callable[[Peer], None],
+        may_probe: Callable[[Endpoint], bool],
         drops: Drops,
         relaying: Relaying | None = None,
     ) -> None:
@@ -69,6 +79,8 @@ class Members:
         self._surroundings = surroundings
         self._make_agent = make_agent
         self._changed = changed
+        self._doubt = doubt
+        self._may_probe = may_probe
         self._drops = drops
         self._members: dict[bytes, Member] = {}
         self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
@@ -118,6 +130,7 @@ class Members:
             return
         member.sequence = sequence
         member.peer.name = record.name
+        member.nat = record.nat
         if record.leaving:
             member.connector.gone()
             return
@@ -130,11 +143,16 @@ class Members:
         self._candidates_arrived(member, record.session_nonce, usable)
 
     def signalled(self, peer: Peer, nonce: bytes, candidates: Sequence[Candidate]) -> None:
-        """The peer itself says where it may be reached, and tries for a direct path now."""
+        """The peer itself says where it may be reached in this run of it, and tries for a direct path now."""
         member = self.of(peer)
-        if member is not None:
-            self._candidates_arrived(member, nonce, self._surroundings.usable(candidates))
-            member.connector.poke()
+        if member is None:
+            return
+        usable = self._surroundings.usable(candidates)
+        if member.connector.nonce != nonce:
+            self._candidates_arrived(member, nonce, usable)
+        else:
+            direct = [candidate for candidate in usable if candidate.kind is not CandidateKind.RELAY]
+            member.connector.candidates_told(direct)
 
     def _candidates_arrived(self, member: Member, nonce: bytes, usable: Sequence[Candidate]) -> None:
         node_key = member.claim.node_key
@@ -204,6 +222,8 @@ class Members:
             changed=self._changed,
             negotiations=self._negotiations,
             ways_by_relay=no_relays if self._relaying is None else self._relaying.ways_to,
+            doubt=self._doubt,
+            may_probe=self._may_probe,
         )
         if self._relaying is not None:
             self._relaying.peer_added(peer)

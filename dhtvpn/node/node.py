@@ -4,8 +4,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -23,9 +24,8 @@ from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
-from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
-from dhtvpn.node.bootstrap import Bootstrapper, first_endpoints
+from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
@@ -43,11 +43,13 @@ from dhtvpn.node.neighbourhood import Neighbourhood
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.signals import Signals
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
@@ -57,8 +59,6 @@ from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
 
-SURVEY_S = (3.0, 15.0, 120.0)
-"""Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
 SAVE_S = 30.0
 LONE_CHECK_S = 1.0
 """How often a node without contacts looks whether it has some; being reached wakes it at once."""
@@ -114,9 +114,7 @@ class Node:
         self._identity = identity
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
         self._last_stranger = -STRANGER_PAUSE_S
-        self._background: set[asyncio.Task[None]] = set()
-        self._servers: list[Endpoint] = []
-        self._surveyed = asyncio.Event()
+        self._background: set[asyncio.Task[object]] = set()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
@@ -144,6 +142,15 @@ class Node:
         )
         self.on_demand = self._make_on_demand()
         self.announcer = self._make_announcer()
+        self.surveying = Surveying(
+            self.surroundings,
+            sources,
+            names=self._known_names,
+            families=self._families,
+            changed=self._surveyed,
+            say=events.say,
+        )
+        self.recovery = self._make_recovery()
         self.finder = self._make_finder()
         self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
@@ -168,6 +175,7 @@ class Node:
             drops=self.drops,
             listener=self,
             features=self.local_end.features,
+            source_for=self._source_for,
         )
 
     def _make_neighbourhood(self) -> Neighbourhood:
@@ -184,7 +192,7 @@ class Node:
             secret=self.config.network_id.secret,
             own_key=self._identity.node_key,
             table=self.table,
-            send=self.port.send,
+            send=self.port.answer,
             homes_changed=self._homes_changed,
             path_failed=self._path_failed,
             stranger=self.stranger_knocked,
@@ -228,8 +236,25 @@ class Node:
             surroundings=self.surroundings,
             make_agent=make_agent,
             changed=self._peer_changed,
+            doubt=self.liveness.doubt,
+            may_probe=lambda endpoint: self.port.stun.check_budget.take(endpoint, time.monotonic()),
             drops=self.drops,
             relaying=self.relaying,
+        )
+
+    def _make_recovery(self) -> Recovery:
+        return Recovery(
+            interface=self.local_end.interface,
+            members=self.members.all,
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            lost=self._path_failed,
+            network_changed=self.port.network_changed,
+            surveying=self.surveying,
+            dht=self.dht,
+            announce=partial(self.announcer.announce, again=True),
+            say=self.events.say,
+            in_background=self._in_background,
         )
 
     def _make_on_demand(self) -> OnDemand:
@@ -300,7 +325,8 @@ class Node:
         self.stock.load(self.taken_ipv4())
         self.tunnels.forward(self.config.relay_octets_per_s)
         loops = [
-            self._survey_loop(contacts),
+            self.surveying.run(contacts),
+            self.recovery.run(),
             self._announce_when_surveyed(),
             self.finder.run(),
             self.on_demand.run(),
@@ -408,8 +434,8 @@ class Node:
             self.paths.heard_elsewhere(peer, endpoint)
 
     def packets_moved(self, peer: Peer) -> None:
+        self.liveness.packets_moved(peer)
         self.path_probes.packets_moved(peer)
-        self.paths.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
         self.path_probes.refused(peer, size)
@@ -445,28 +471,9 @@ class Node:
 
     # Loops
 
-    async def _survey_loop(self, remembered: Sequence[Endpoint]) -> None:
-        servers = self._servers = await first_endpoints(self._known_names, remembered, self._families)
-        for number in range(1 << 62):
-            known = self.sources.contacts()
-            try:
-                changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
-            except SystemRefusedError as error:
-                self.events.say("warning", str(error))
-                changed = False
-            if self.dht is not None:
-                self.dht.read_only = self.surroundings.mapping is not Mapping.NONE
-            if changed:
-                public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
-                self.events.say("nat", f"seen from outside as {public or 'unknown'}")
-                self.announcer.announce()
-                self.signals.send_to_relayed()
-            self._surveyed.set()
-            await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
-
     async def _announce_when_surveyed(self) -> None:
         try:
-            await asyncio.wait_for(self._surveyed.wait(), FIRST_SURVEY_S)
+            await asyncio.wait_for(self.surveying.done.wait(), FIRST_SURVEY_S)
         except TimeoutError:
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
@@ -569,11 +576,18 @@ class Node:
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
+    def _surveyed(self, afresh: bool) -> None:
+        if afresh:
+            self.recovery.surveyed()
+        else:
+            self.announcer.announce()
+            self.signals.send_to_relayed()
+
     def _homes_changed(self) -> None:
         self.announcer.announce()
 
     def _path_failed(self, peer: Peer) -> None:
-        """The relay that ``peer`` is reached through says so, or is gone itself."""
+        """Nothing comes of ``peer`` any more: its relay says so, or the network has changed."""
         self.liveness.forget(peer)
         self._path_lost(peer)
 
@@ -601,6 +615,7 @@ class Node:
         if member is not None and self.paths.fall_back(peer):
             return
         self.path_probes.forget(peer)
+        self.recovery.path_lost()
         if member is not None:
             self._carrier_lost(peer)
             member.connector.path_lost()
@@ -611,11 +626,11 @@ class Node:
         if is_relayed(endpoint):
             self.relaying.send_handshake(data, endpoint)
         else:
-            self.port.send(data, endpoint)
+            self.port.answer(data, endpoint)
 
     def _relay_candidates(self) -> list[Endpoint]:
         """Who may be a volunteer that relays: those we were told of first."""
-        return list(dict.fromkeys([*self._servers, *self.sources.contacts()]))
+        return list(dict.fromkeys([*self.surveying.servers, *self.sources.contacts()]))
 
     async def _save_soon(self) -> None:
         self._save()
@@ -653,18 +668,25 @@ class Node:
             since=self.claim.since,
             features=0,
             leaving=False,
+            nat=self.surroundings.nat,
         )
+
+    def _source_for(self, endpoint: Endpoint) -> engine_events.Address | None:
+        """Only where there is a choice: what is pinned to an address cannot follow another route."""
+        if is_relayed(endpoint):
+            return None
+        return self.port.heard_at(endpoint) if self.surroundings.has_choice(endpoint.is_ipv6) else None
 
     def taken_ipv4(self) -> set[IPv4Address]:
         """Overlay addresses that somebody holds, as far as this node knows."""
         return {self.claim.address, *(peer.ipv4 for peer in self.table.all() if peer.ipv4)}
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[object]) -> None:
         self._background.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, SystemRefusedError):

@@ -19,8 +19,7 @@ from dhtvpn.node.tunnels import Tunnels
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 0.5
-"""Packets go out and nothing comes back: after this a path is doubted. Ours; a report of the engine comes
-every 0.25 s, and the answers to three pings are awaited before it is left."""
+"""A direct path by which nothing has come for so long is not held on to when the peer speaks by a relay."""
 
 
 class Moved(Protocol):
@@ -35,17 +34,6 @@ class PathChanges:
     def __init__(self, *, tunnels: Tunnels, liveness: Liveness, relaying: Relaying, moved: Moved) -> None:
         self._tunnels, self._liveness, self._relaying, self._moved = tunnels, liveness, relaying, moved
         self._trials: dict[int, asyncio.Task[None]] = {}
-
-    def packets_moved(self, peer: Peer) -> None:
-        """The engine has reported what happened to ``peer``."""
-        since = peer.unanswered_since
-        if since is not None and time.monotonic() - since >= SILENCE_S:
-            peer.unanswered_since = None  # once for each silence
-            self.silent(peer)
-
-    def silent(self, peer: Peer) -> None:
-        """Nothing comes back by the path in use."""
-        self._liveness.doubt(peer)
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
         """Something authentic came from ``peer`` by another path than ours to it."""

@@ -35,6 +35,7 @@ def status_document(node: "Node") -> dict[str, Any]:
         },
         "nat": {
             "mapping": node.surroundings.mapping.value,
+            "filtering": node.surroundings.filtering.value,
             "public_endpoints": [str(endpoint) for endpoint in node.surroundings.public_endpoints],
         },
         "dht": {

@@ -62,7 +62,9 @@ class Tunnels:
         drops: Drops,
         listener: TunnelListener,
         features: int,
+        source_for: Callable[[Endpoint], engine_events.Address | None] = lambda _: None,
     ) -> None:
+        """``source_for``: the address of ours from which an endpoint expects us, where there are several."""
         self._device = device
         self._engine = engine
         self._table = table
@@ -70,6 +72,7 @@ class Tunnels:
         self._drops = drops
         self._listener = listener
         self._features = features
+        self._source_for = source_for
         self._timer: asyncio.TimerHandle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
         self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
@@ -106,9 +109,19 @@ class Tunnels:
     def aim(self, peer: Peer, endpoint: Endpoint) -> None:
         """Send this peer's datagrams to ``endpoint`` from now on."""
         peer.endpoint = endpoint
-        peer.unanswered_since = None
         self._device.peer(peer.tunnel_key).set_endpoint(endpoint)
+        self._steer(peer, endpoint)
+
+    def _steer(self, peer: Peer, endpoint: Endpoint) -> None:
         self._engine.set_endpoint(peer.number, endpoint)
+        source = self._source_for(endpoint)
+        if source is not None:
+            self._engine.set_source(peer.number, source)
+
+    def network_changed(self, peer: Peer) -> None:
+        """Let the kernel choose anew from where to send."""
+        if peer.endpoint is not None:
+            self._engine.set_endpoint(peer.number, peer.endpoint)
 
     def set_via(
         self, via: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...] = ()
@@ -256,7 +269,7 @@ class Tunnels:
     def _moved(self, peer: Peer, event: engine_events.Activity, now: float) -> None:
         core = self._device.peer(peer.tunnel_key)
         peer.rx_bytes, peer.tx_bytes = event.rx_bytes, event.tx_bytes
-        _note_silence(peer, event, now)
+        _note_heard(peer, event, now)
         for happened, occasion in (
             (event.received, core.data_received),
             (event.keepalive_received, core.keepalive_received),
@@ -353,15 +366,13 @@ class Tunnels:
             self._listener.heard_elsewhere(peer, endpoint)
             return
         peer.endpoint = endpoint
-        self._engine.set_endpoint(peer.number, endpoint)
+        self._steer(peer, endpoint)
         self._listener.endpoint_moved(peer)
 
 
-def _note_silence(peer: Peer, event: engine_events.Activity, now: float) -> None:
-    """Keep ``unanswered_since``: what comes by another path says nothing about the one in use."""
+def _note_heard(peer: Peer, event: engine_events.Activity, now: float) -> None:
+    """What comes by another path says nothing about the one in use."""
     heard = event.rx_bytes - event.strayed_bytes
     if heard != peer.heard_bytes:
-        peer.unanswered_since, peer.last_heard = None, now
-    elif event.sent and peer.unanswered_since is None:
-        peer.unanswered_since = now
+        peer.last_heard = now
     peer.heard_bytes = heard

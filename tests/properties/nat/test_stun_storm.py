@@ -56,6 +56,8 @@ class SilentPort:
     def send(self, data: bytes, endpoint: Endpoint) -> bool:
         return True
 
+    answer = send
+
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:

@@ -68,7 +68,7 @@ class World:
         while asyncio.get_running_loop().time() - began < seconds:
             await asyncio.sleep(0.25)
             if self.peer.endpoint not in self.works:
-                self.paths.silent(self.peer)
+                self.liveness.doubt(self.peer)
 
 
 def scenario(play: Callable[[World], Any], *works: Endpoint, at: Endpoint = DIRECT) -> World:
@@ -105,7 +105,7 @@ def test_a_relay_that_does_not_work_is_left_for_another() -> None:
 
     world = scenario(play, DIRECT)
     assert [where for _, where in world.moves] == [RELAY, OTHER]
-    assert world.moves[-1][0] < 1 + 2.0 + 2.0
+    assert world.moves[-1][0] < 1 + 2.0 + 3.5
 
 
 def test_where_no_relay_works_the_path_is_lost() -> None:
