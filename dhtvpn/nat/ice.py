@@ -14,6 +14,7 @@ from dhtvpn.nat.candidates import (
     kind_of,
     usable,
 )
+from dhtvpn.nat.checked_pairs import MAX_REPORTED, CheckedPair, PairResult
 from dhtvpn.nat.ice_checks import Credentials, PortConnection
 from dhtvpn.nat.port import UdpPort
 
@@ -47,6 +48,7 @@ class IceAgent:
         self._closed = False
         self._connection = PortConnection(port, credentials)
         self._kinds: dict[Endpoint, CandidateKind] = {}
+        self._left_out: dict[Endpoint, tuple[CandidateKind, str]] = {}
         own = [endpoint for endpoint, _ in local]
         self._loopback = any(_is_loopback(endpoint) for endpoint in own)
         port.stun.add_agent(self._ufrag, self._connection.handle_request)
@@ -78,12 +80,28 @@ class IceAgent:
             return
         if not usable(endpoint, self._port.families, self._loopback):
             self._port.drops.count("ice", "unusable_candidate")
+            self._leave_out(endpoint, kind, "cannot be reached from here")
         elif len(self._kinds) >= MAX_REMOTE_CANDIDATES:
             self._port.drops.count("ice", "candidates")
+            self._leave_out(endpoint, kind, "too many candidates")
         else:
             known = kind_of(kind)
             if self._connection.add_remote(ice_candidate(endpoint, known, len(self._kinds))):
                 self._kinds[endpoint] = known
+
+    def pairs(self) -> list[CheckedPair]:
+        """What has become of the candidate pairs so far: those of the check list, the best first, then
+        candidates that make none."""
+        checked = self._connection.report(self._kinds)
+        left_out = [
+            CheckedPair(None, remote, kind, PairResult.NOT_TRIED, reason)
+            for remote, (kind, reason) in self._left_out.items()
+        ]
+        return [*checked, *left_out][:MAX_REPORTED]
+
+    def _leave_out(self, endpoint: Endpoint, kind: Enum | str, reason: str) -> None:
+        if len(self._left_out) < MAX_REPORTED:
+            self._left_out[endpoint] = kind_of(kind), reason
 
     async def connect(self, deadline_s: float) -> Endpoint:
         """Check until a pair is nominated and return its remote endpoint.

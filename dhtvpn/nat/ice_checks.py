@@ -19,6 +19,7 @@ Private members of aioice that this relies on are listed in tests/unit/nat/test_
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -29,6 +30,7 @@ from aioice.candidate import Candidate
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.nat.candidates import CandidateKind, ice_candidate
+from dhtvpn.nat.checked_pairs import CheckCount, CheckedPair, PairResult
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.stun_messages import is_authentic
 from dhtvpn.nat.stun_transaction import StunTransaction
@@ -101,6 +103,9 @@ class PortConnection(aioice.Connection):
         self._peer_password = credentials.peer_password
         self._bases: dict[int, ice.StunProtocol] = {}
         self._running: dict[ice.CandidatePair, StunTransaction] = {}
+        self._counts: dict[ice.CandidatePair, CheckCount] = {}
+        self._unneeded: list[ice.CandidatePair] = []
+        """Taken from the check list, unchecked, when another pair was nominated."""
 
     @property
     def nominated_pair(self) -> ice.CandidatePair | None:
@@ -109,6 +114,26 @@ class PortConnection(aioice.Connection):
     @property
     def checks_running(self) -> int:
         return len(self._running)
+
+    def report(self, kinds: Mapping[Endpoint, CandidateKind]) -> list[CheckedPair]:
+        """Every pair that there was, the best first; ``kinds`` of remote candidates that were told."""
+        return [self._report_of(pair, kinds) for pair in (*self._check_list, *self._unneeded)]
+
+    def _report_of(self, pair: ice.CandidatePair, kinds: Mapping[Endpoint, CandidateKind]) -> CheckedPair:
+        count, remote = self._counts.get(pair, CheckCount()), Endpoint(*pair.remote_addr)
+        result = _result(pair, count)
+        without_answer = result in (PairResult.NO_ANSWER, PairResult.NOT_TRIED)
+        overtaken = without_answer and self.nominated_pair is not None
+        return CheckedPair(
+            local=Endpoint(*pair.local_addr),
+            remote=remote,
+            remote_kind=kinds.get(remote, CandidateKind.PEER_REFLEXIVE),
+            result=result,
+            reason="another pair was faster" if overtaken else count.reason(result),
+            nominated=pair is self.nominated_pair,
+            requests=count.requests,
+            rtt_ms=count.rtt_ms,
+        )
 
     def add_base(self, endpoint: Endpoint) -> None:
         """The shared port as local candidate of ``endpoint``'s family."""
@@ -223,36 +248,47 @@ class PortConnection(aioice.Connection):
         request = self.build_request(pair, nominate=nominate)
         request.add_message_integrity(self._peer_password.encode())
         destination = Endpoint(*pair.remote_addr)
+        count = self._counts.setdefault(pair, CheckCount())
+        count.begin()
         transaction = StunTransaction(
             self._port.stun,
-            self._send_check,
+            partial(self._send_check, count=count),
             bytes(request),
             destination,
             drops=self._port.drops,
             accept=lambda message: is_authentic(message, self._peer_password),
-            send_out_of_turn=partial(self._send_check, triggered=True),
+            send_out_of_turn=partial(self._send_check, count=count, triggered=True),
         )
         self._running[pair] = transaction
         try:
             response = await transaction.run(timeout_s)
         finally:
             self._running.pop(pair, None)
-        self._port.stun.check_budget.answered(destination, asyncio.get_running_loop().time())
-        if response.message_class is not stun.Class.RESPONSE:
+        now = asyncio.get_running_loop().time()
+        count.answered(now)
+        self._port.stun.check_budget.answered(destination, now)
+        count.refused = response.message_class is not stun.Class.RESPONSE
+        if count.refused:
             if response.error_code == 487:  # RFC 8445 section 7.2.5.1
                 self.switch_role(ice_controlling="ICE-CONTROLLED" in request.attributes)
             raise stun.TransactionFailed(response)
 
-    def _send_check(self, data: bytes, destination: Endpoint, *, triggered: bool = False) -> None:
+    def _send_check(
+        self, data: bytes, destination: Endpoint, *, count: CheckCount, triggered: bool = False
+    ) -> None:
         """Within the budget of checks that have not been answered; what is refused is repeated later."""
         now = asyncio.get_running_loop().time()
         if self._port.stun.check_budget.take(destination, now, triggered=triggered):
             self._port.answer(data, destination)
+            count.sent(now)
         else:
             self._port.drops.count("ice", "budget")
+            count.over_budget += 1
 
     def check_complete(self, pair: ice.CandidatePair) -> None:
+        before = list(self._check_list)
         super().check_complete(pair)
+        self._unneeded += [each for each in before if each not in self._check_list]
         if self._check_list_done and self._nominated:
             self.completed.set()
 
@@ -264,3 +300,14 @@ class PortConnection(aioice.Connection):
 
     def protocol_lost(self, protocol: ice.StunProtocol) -> None:
         """Nobody waits for data here."""
+
+
+def _result(pair: ice.CandidatePair, count: CheckCount) -> PairResult:
+    """A check that was cut short because another pair has won, or time was up, had no answer."""
+    if pair.state is State.SUCCEEDED:
+        return PairResult.SUCCEEDED
+    if count.refused:
+        return PairResult.FAILED
+    if not count.requests:
+        return PairResult.NOT_TRIED
+    return PairResult.CHECKING if pair.state is State.IN_PROGRESS else PairResult.NO_ANSWER

@@ -10,6 +10,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.nat import check_budget, ice_checks, stun_transaction
 from dhtvpn.nat.candidates import MAX_REMOTE_CANDIDATES, CandidateKind
+from dhtvpn.nat.checked_pairs import PairResult
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
 
@@ -291,4 +292,35 @@ async def test_a_record_that_names_a_victim_gets_it_a_handful_of_checks(
         await agent.connect(0.3)
     assert 0 < len(sent) <= check_budget.ADDRESS_BURST + 1
     assert port.drops.as_dict()["ice.budget"] > 0
+    await close(agent)
+
+
+async def test_every_pair_is_reported_with_its_result(open_port, credentials) -> None:
+    left_port, right_port, silent = await open_port(), await open_port(), await open_port()
+    mine = credentials()
+    unusable = (Endpoint("224.0.0.1", 9), "REFLEXIVE")
+    told = [*at(right_port, "127.0.0.1"), *at(silent, "127.0.0.1"), unusable]
+    left = IceAgent(left_port, mine, at(left_port, "127.0.0.1"), told)
+    right = IceAgent(right_port, mine.mirrored(), at(right_port, "127.0.0.1"), at(left_port, "127.0.0.1"))
+    assert [pair.result for pair in left.pairs()] == [PairResult.NOT_TRIED] * 3
+    await asyncio.gather(left.connect(DEADLINE_S), right.connect(DEADLINE_S))
+    by_port = {pair.remote.port: pair for pair in left.pairs()}
+    good = by_port[right_port.port]
+    assert (good.result, good.nominated, good.remote_kind) == (PairResult.SUCCEEDED, True, CandidateKind.HOST)
+    assert good.requests >= 1 and good.local is not None and good.local.port == left_port.port
+    assert by_port[silent.port].result in (PairResult.NO_ANSWER, PairResult.NOT_TRIED)
+    assert (by_port[9].result, by_port[9].reason) == (PairResult.NOT_TRIED, "cannot be reached from here")
+    await close(left, right)
+
+
+async def test_a_pair_whose_budget_is_used_up_says_so(open_port, credentials) -> None:
+    port, silent = await open_port(), await open_port()
+    target = Endpoint("127.0.0.1", silent.port)
+    while port.stun.check_budget.take(target, asyncio.get_running_loop().time()):
+        pass
+    agent = IceAgent(port, credentials(), at(port, "127.0.0.1"), [(target, "HOST")])
+    with pytest.raises(TimedOutError):
+        await agent.connect(0.05)
+    (pair,) = agent.pairs()
+    assert (pair.result, pair.reason, pair.requests) == (PairResult.NOT_TRIED, "budget", 0)
     await close(agent)
