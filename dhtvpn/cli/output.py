@@ -28,6 +28,11 @@ def lines(texts: Iterable[str]) -> None:
         line(text)
 
 
+def text(content: str) -> None:
+    """Something that ends with a newline of its own, on stdout, each of its lines plain."""
+    lines(content.removesuffix("\n").split("\n"))
+
+
 def notice(text: str) -> None:
     """One line on stderr: for the person, not for the program that reads stdout."""
     typer.echo(plain(text), err=True)

@@ -68,9 +68,14 @@ def path_of(item: Mapping[str, Any]) -> str:
     relay = item.get("relay")
     if relay is None:
         return f"{item['path']} by {_or_dash(item['endpoint'])}"
+    return f"{item['path']} {through(relay)}"
+
+
+def through(relay: Mapping[str, Any]) -> str:
+    """Whom a relayed path leads through."""
     if relay["kind"] == "member":
-        return f"{item['path']} through {', '.join(relay['members'])}"
-    return f"{item['path']} through the volunteer at {_or_dash(relay['endpoint'])}"
+        return f"through {', '.join(relay['members'])}"
+    return f"through the volunteer at {_or_dash(relay['endpoint'])}"
 
 
 def peer_details(listing: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -44,19 +44,40 @@ class ControlClient:
         answer: list[dict[str, Any]] = self._ask("GET", "/peers")["peers"]
         return answer
 
-    def ping(self, peer: str, count: int, interval_s: float = 1.0) -> Iterator[dict[str, Any]]:
-        """``count`` times a ``schema.PingReply``. Raises NotFoundError for an unknown peer."""
-        body = {"peer": peer, "count": count, "interval_s": interval_s}
+    def why(self, peer: str) -> dict[str, Any]:
+        """A ``schema.WhyDocument``. Raises NotFoundError for an unknown peer."""
+        return self._ask("GET", f"/why?{urlencode({'peer': peer})}")
+
+    def graph(self) -> dict[str, Any]:
+        """A ``schema.GraphDocument``."""
+        return self._ask("GET", "/graph")
+
+    def ping(
+        self, peer: str, count: int, interval_s: float = 1.0, *, until_direct: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """``count`` times a ``schema.PingReply``, fewer when one has come directly that was waited for.
+        Raises NotFoundError for an unknown peer."""
+        body = {"peer": peer, "count": count, "interval_s": interval_s, "until_direct": until_direct}
         received = 0
         for reply in self._stream("POST", "/ping", body, timeout_s=interval_s + ANSWER_TIMEOUT_S):
             received += 1
             yield reply
+            if until_direct and reply["path"] == "direct" and reply["rtt_ms"] is not None:
+                return
         if received < count:
             raise self._stopped()
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """``schema.ProgressEvent``s, until the node stops."""
-        return self._stream("GET", "/events", None, timeout_s=None)
+    def events(
+        self, *, last: int | None = None, after: int | None = None, follow: bool = True
+    ) -> Iterator[dict[str, Any]]:
+        """``schema.EventLine``s that are kept, the ``last`` of them or those ``after`` a number; with
+        ``follow`` then each as it happens, and NotRunningError when the node stops."""
+        wanted = {"last": last, "after": after, "follow": int(follow)}
+        query = urlencode({key: value for key, value in wanted.items() if value is not None})
+        timeout_s = None if follow else ANSWER_TIMEOUT_S
+        yield from self._stream("GET", f"/events?{query}", None, timeout_s=timeout_s)
+        if follow:
+            raise self._stopped()
 
     def wait(
         self, *, peers: int | None = None, peer: str | None = None, timeout_s: float

@@ -145,21 +145,121 @@ class StatusDocument(TypedDict):
 
 
 class PingReply(TypedDict):
-    """One line of the ping stream. ``rtt_ms`` is None when no answer came in time."""
+    """One line of the ping stream. ``rtt_ms`` is None when no answer came in time. ``path``, ``endpoint`` and
+    ``relay``: how the answer came. ``became_direct``: those before it did not come directly. ``after_s``:
+    since the first was sent."""
 
     seq: int
     rtt_ms: float | None
     path: PathKind | None
     endpoint: str | None
     relay: RelayPart | None
+    became_direct: bool
+    after_s: float
 
 
-class ProgressEvent(TypedDict):
-    """One line of the events stream. ``time`` is Unix time in seconds."""
+class EventLine(TypedDict):
+    """One line of the events stream. ``seq`` counts from 1 in each run of the node, ``time`` is Unix time in
+    seconds. Many kinds of ``event`` have more keys."""
 
+    seq: int
     time: float
     kind: str
+    event: str
     text: str
+
+
+class PathPart(TypedDict):
+    """A path. ``why`` it was chosen, and ``since`` when (Unix time), where that is known."""
+
+    path: PathKind
+    endpoint: str | None
+    relay: RelayPart | None
+    why: str | None
+    since: float | None
+
+
+class CandidatePart(TypedDict):
+    """Where a side may be reached. ``kind``: host, reflexive, mapped, relay."""
+
+    endpoint: str
+    kind: str
+
+
+class SidePart(TypedDict):
+    """What a side publishes of itself."""
+
+    mapping: str
+    filtering: str
+    candidates: list[CandidatePart]
+
+
+class PairPart(TypedDict):
+    """A candidate pair. ``kind`` is the remote candidate's; ``result``: succeeded, failed, no answer,
+    checking, not tried; ``requests``: checks sent."""
+
+    local: str | None
+    remote: str
+    kind: str
+    result: str
+    reason: str | None
+    nominated: bool
+    requests: int
+    rtt_ms: float | None
+
+
+ChangePart = TypedDict(
+    "ChangePart", {"time": float, "from": dict[str, Any] | None, "to": dict[str, Any] | None, "why": str}
+)
+
+
+class AdvicePart(TypedDict):
+    """One thing that would help."""
+
+    code: str
+    text: str
+
+
+class WhyDocument(TypedDict):
+    """What ``GET /v1/why`` answers. ``checked_s``: seconds since the checks of ``pairs`` were over;
+    ``ways``: relays that could be used now."""
+
+    peer: PeerPart
+    path: PathPart | None
+    own: SidePart
+    theirs: SidePart
+    record_age_s: float | None
+    attempts: int
+    checking: bool
+    checked_s: float | None
+    pairs: list[PairPart]
+    ways: list[RelayPart]
+    changes: list[ChangePart]
+    advice: list[AdvicePart]
+
+
+class GraphNode(TypedDict):
+    """A member. ``name`` is None for one that only others have told of; ``self`` for this node."""
+
+    id: str
+    name: str | None
+    ipv4: str | None
+    state: PeerState | None
+    self: bool
+
+
+GraphEdge = TypedDict(
+    "GraphEdge",
+    {"from": str, "to": str, "path": PathKind, "through": list[str], "rtt_ms": float | None, "known": str},
+)
+
+
+class GraphDocument(TypedDict):
+    """What ``GET /v1/graph`` answers."""
+
+    network: str
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
 
 
 class StockPeer(TypedDict):
@@ -187,8 +287,19 @@ class NodeApi(Protocol):
         """A ``StatusDocument``."""
         ...
 
-    def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[Mapping[str, Any]]:
-        """``count`` times a ``PingReply``. Raises NotFoundError for an unknown or ambiguous peer."""
+    def why(self, peer: str) -> Mapping[str, Any]:
+        """A ``WhyDocument``. Raises NotFoundError for an unknown or ambiguous peer."""
+        ...
+
+    def graph(self) -> Mapping[str, Any]:
+        """A ``GraphDocument``."""
+        ...
+
+    def ping(
+        self, peer: str, count: int, interval_s: float, until_direct: bool
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """``count`` times a ``PingReply``, or until one came directly. Raises NotFoundError for an unknown or
+        ambiguous peer."""
         ...
 
     async def changed(self, timeout_s: float) -> None:
@@ -199,8 +310,9 @@ class NodeApi(Protocol):
         """Ask the node to stop; returns at once."""
         ...
 
-    def events(self) -> AsyncIterator[Mapping[str, Any]]:
-        """``ProgressEvent``s from now on, without end."""
+    def events(self, last: int | None, after: int | None, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
+        """``EventLine``s: all that are kept, the ``last`` of them, or those ``after`` a number; with
+        ``follow`` then each as it happens, without end."""
         ...
 
     def stock_peers(self) -> Iterable[Mapping[str, Any]]:

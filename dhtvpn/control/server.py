@@ -23,6 +23,7 @@ SETTLE_TURNS = 4  # turns of the loop: accept, make the transport, tell the prot
 RECHECK_S = 1.0  # ours: a wait looks again this often even if no change was announced
 DEFAULT_WAIT_S = 60.0
 MAX_WAIT_S = 86_400.0
+MAX_EVENT_NUMBER = 1 << 53  # what every JSON parser takes
 MIN_PING_INTERVAL_S = 0.05  # ours: a ping is a look, not a load generator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -90,6 +91,8 @@ class ControlServer:
             web.get(f"{prefix}/peers", self._peers),
             web.get(f"{prefix}/events", self._events),
             web.get(f"{prefix}/wait", self._wait),
+            web.get(f"{prefix}/why", self._why),
+            web.get(f"{prefix}/graph", self._graph),
             web.post(f"{prefix}/ping", self._ping),
             web.post(f"{prefix}/leave", self._leave),
             web.get(f"{prefix}/stock-peers", self._stock_peers),
@@ -104,14 +107,29 @@ class ControlServer:
         return web.json_response({"peers": self._api.status()["peers"]})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        return await self._stream(request, self._api.events(), first=None)
+        last = _optional_number(request.query.get("last"), "last", MAX_EVENT_NUMBER)
+        after = _optional_number(request.query.get("after"), "after", MAX_EVENT_NUMBER)
+        follow = bool(_number(request.query.get("follow", 1), "follow", 0, 1))
+        return await self._stream(request, self._api.events(last, after, follow), first=None)
+
+    async def _why(self, request: web.Request) -> web.StreamResponse:
+        peer = request.query.get("peer")
+        if not peer:
+            raise UsageError("say about whom: /v1/why?peer=WHO")
+        return web.json_response(dict(self._api.why(peer)))
+
+    async def _graph(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(dict(self._api.graph()))
 
     async def _ping(self, request: web.Request) -> web.StreamResponse:
         body = await _json_body(request)
         peer = _text(body, "peer")
         count = _number(body.get("count", 4), "count", 1, schema.MAX_PING_COUNT)
         interval_s = _number(body.get("interval_s", 1.0), "interval_s", MIN_PING_INTERVAL_S, MAX_WAIT_S)
-        replies = self._api.ping(peer, int(count), interval_s)
+        until_direct = body.get("until_direct", False)
+        if not isinstance(until_direct, bool):
+            raise UsageError("until_direct must be true or false")
+        replies = self._api.ping(peer, int(count), interval_s, until_direct)
         # The first reply is fetched before the headers go out, so "no such peer" is a proper 404.
         first = await anext(replies, None)
         return await self._stream(request, replies, first)
@@ -248,6 +266,10 @@ def _number(value: object, name: str, least: float, most: float) -> float:
     if number is None or isinstance(value, bool) or not least <= number <= most:
         raise UsageError(f"{name} must be a number from {least:g} to {most:g}")
     return number
+
+
+def _optional_number(value: object, name: str, most: int) -> int | None:
+    return None if value is None else int(_number(value, name, 0, most))
 
 
 def _unmet(

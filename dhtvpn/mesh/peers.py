@@ -96,11 +96,14 @@ class Peer:
     """Of the run of the peer that the present session is with, as its Hello said."""
     features: int = 0
     """What both sides have said in their Hellos, bits of ``frames``."""
+    last_occasion: Occasion | None = None
+    """What has moved it last."""
 
     def move(self, occasion: Occasion) -> bool:
         """Apply ``occasion`` and return whether the state changed."""
         before = self.state
         self.state = TRANSITIONS[before, occasion]
+        self.last_occasion = occasion
         return self.state is not before
 
     @property

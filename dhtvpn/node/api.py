@@ -9,12 +9,17 @@ from typing import Any
 from dhtvpn.errors import NotFoundError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.mesh.peers import Peer
+from dhtvpn.node.explanation import explanation
+from dhtvpn.node.mesh_graph import mesh_document
 from dhtvpn.node.node import Node
-from dhtvpn.node.status import relay_document, status_document
+from dhtvpn.node.path_facts import path_fact
+from dhtvpn.node.status import status_document
 from dhtvpn.node.stock import StockPeer
 
 CONNECT_S = 5.0
 """How long a member that has just been found may take to connect before it is pinged all the same."""
+
+NO_PATH: dict[str, Any] = {"path": None, "endpoint": None, "relay": None}
 
 
 class LocalApi:
@@ -26,21 +31,40 @@ class LocalApi:
     def status(self) -> dict[str, Any]:
         return status_document(self._node)
 
-    async def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[dict[str, Any]]:
-        """Control-frame round trips through the tunnel, ``interval_s`` apart. Raises NotFoundError."""
+    def why(self, peer: str) -> dict[str, Any]:
+        return explanation(self._node, self._node.table.find(peer))
+
+    def graph(self) -> dict[str, Any]:
+        return mesh_document(self._node)
+
+    async def ping(
+        self, peer: str, count: int, interval_s: float, until_direct: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Control-frame round trips through the tunnel, ``interval_s`` apart, each with the path that its
+        answer came by. Raises NotFoundError."""
         node = self._node
         target = await self._find(peer)
+        if until_direct:
+            node.try_for_direct(target)
+        start, was_direct = time.monotonic(), None
         for sequence in range(1, count + 1):
             began = time.monotonic()
             rtt_ms = await node.liveness.ping(target)
+            answered_by = target.endpoint if rtt_ms is None else target.heard_at
+            fact = None if target.path is None else path_fact(answered_by, node.relaying)
+            direct = fact is not None and fact.direct and rtt_ms is not None
+            became_direct = direct and was_direct is False
             yield {
                 "seq": sequence,
                 "name": target.name,
                 "rtt_ms": None if rtt_ms is None else round(rtt_ms, 2),
-                "path": target.path,
-                "endpoint": None if target.endpoint is None or target.relayed else str(target.endpoint),
-                "relay": relay_document(node, target),
+                **(NO_PATH if fact is None else fact.document()),
+                "became_direct": became_direct,
+                "after_s": round(time.monotonic() - start, 2),
             }
+            if direct and until_direct:
+                return
+            was_direct = direct if rtt_ms is not None or was_direct is None else was_direct
             if sequence < count:
                 await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began)))
 
@@ -65,8 +89,8 @@ class LocalApi:
     async def leave(self) -> None:
         self._node.stop_requested.set()
 
-    def events(self) -> AsyncIterator[dict[str, Any]]:
-        return self._node.events.stream()
+    def events(self, last: int | None, after: int | None, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        return self._node.events.stream(last=last, after=after, follow=follow)
 
     def stock_peers(self) -> list[dict[str, Any]]:
         return [_document(stock) for stock in self._node.stock.all()]

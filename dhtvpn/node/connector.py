@@ -22,6 +22,8 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.mesh.peers import Occasion, Peer
+from dhtvpn.nat.checked_pairs import CheckedPair
+from dhtvpn.node.path_facts import Why
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
@@ -70,6 +72,8 @@ class Agent(Protocol):
 
     async def connect(self, deadline_s: float) -> Endpoint: ...
 
+    def pairs(self) -> Sequence[CheckedPair]: ...
+
     def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None: ...
 
     async def close(self) -> None: ...
@@ -98,10 +102,12 @@ class Connector:
         doubt: Callable[[Peer], None] = lambda _: None,
         may_probe: Callable[[Endpoint], bool] = lambda _: True,
         ways_by_relay: Callable[[Peer], Awaitable[Sequence[Endpoint]]] = no_relays,
+        attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
     ) -> None:
         """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not.
         ``may_probe``: whether an endpoint that a peer has named, and that may be a victim's, gets one more
-        datagram. ``ways_by_relay``: ways to a peer through relays, the best first."""
+        datagram. ``ways_by_relay``: ways to a peer through relays, the best first. ``attempt_failed`` is
+        told how many attempts in a row have failed."""
         self._ways_by_relay = ways_by_relay
         self.peer = peer
         self._tunnels = tunnels
@@ -111,6 +117,11 @@ class Connector:
         self._negotiations = negotiations
         self._doubt = doubt
         self._may_probe = may_probe
+        self._attempt_failed = attempt_failed
+        self.attempts = 0
+        """Begun since there was a direct path."""
+        self._pairs: Sequence[CheckedPair] = ()
+        self._checked_at = 0.0
         self._hurry = asyncio.Event()
         self._persistent_until = float("-inf")
         self._met_at = float("-inf")
@@ -135,6 +146,32 @@ class Connector:
     def ufrag(self) -> str | None:
         """Our side's username fragment for this peer: a check that names it is from the peer."""
         return self._credentials.own_ufrag if self._credentials else None
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Where the peer says that it may be reached directly."""
+        return self._candidates
+
+    @property
+    def running(self) -> bool:
+        """Whether connectivity checks are under way."""
+        return self._checking is not None
+
+    @property
+    def pairs(self) -> Sequence[CheckedPair]:
+        """The candidate pairs of the attempt under way, or of the last one."""
+        return self._pairs if self._checking is None else self._checking.pairs()
+
+    @property
+    def checked_s(self) -> float | None:
+        """Seconds since the last attempt with candidate pairs was over."""
+        return asyncio.get_running_loop().time() - self._checked_at if self._pairs else None
+
+    def found_by(self, endpoint: Endpoint | None) -> Why | None:
+        """What has led to ``endpoint`` in the attempt under way."""
+        if any(pair.nominated and pair.remote == endpoint for pair in self.pairs) and self.running:
+            return Why.CHECKS
+        return Why.KNOCK if endpoint in self.known_endpoints else None
 
     def record_arrived(
         self, nonce: bytes, credentials: PairCredentials, candidates: Sequence[Candidate]
@@ -174,6 +211,12 @@ class Connector:
                 self._checking.add_remote(candidate.endpoint, candidate.kind)
         self.start()
         self._hurry.set()
+
+    def hurry(self) -> None:
+        """Somebody waits for a direct path: a pause between attempts ends."""
+        if self._credentials is not None and not self._session.is_set():
+            self.start()
+            self._hurry.set()
 
     def try_now(self) -> None:
         """What kept us from the peer may be gone: a pause ends, or a new attempt takes the place of this."""
@@ -259,8 +302,12 @@ class Connector:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = FIRST_PAUSE_S
+        self.attempts = 0
         while not session.is_set():
+            self.attempts += 1
             await self._try_once(session)
+            if not session.is_set():
+                self._attempt_failed(self.peer, self.attempts)
             late = not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S
             if late and self.peer.move(Occasion.NO_PATH):
                 self._changed(self.peer)
@@ -356,6 +403,7 @@ class Connector:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
             self._checking = None
+            self._pairs, self._checked_at = agent.pairs(), asyncio.get_running_loop().time()
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)

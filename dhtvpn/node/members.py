@@ -49,6 +49,8 @@ class Member:
     """Unix seconds; 0 when no record was seen in this run."""
     nat: NatBehaviour = NOTHING_KNOWN
     """What it has found out about the NAT in front of it."""
+    unusable: tuple[Candidate, ...] = ()
+    """Candidates of its record that no datagram may be sent to (``Surroundings.may_send_to``)."""
 
 
 class Members:
@@ -69,7 +71,9 @@ class Members:
         may_probe: Callable[[Endpoint], bool],
         drops: Drops,
         relaying: Relaying | None = None,
+        attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
     ) -> None:
+        self._attempt_failed = attempt_failed
         self._relaying = relaying
         self._network_id = network_id
         self._identity = identity
@@ -138,6 +142,7 @@ class Members:
             member.claim = claim
             self._assign_ipv4()
         usable = self._surroundings.usable(record.candidates)
+        member.unusable = tuple(each for each in record.candidates if each not in usable)
         relays = (candidate.endpoint for candidate in usable if candidate.kind is CandidateKind.RELAY)
         member.peer.relays = tuple(relays)
         self._candidates_arrived(member, record.session_nonce, usable)
@@ -224,6 +229,7 @@ class Members:
             ways_by_relay=no_relays if self._relaying is None else self._relaying.ways_to,
             doubt=self._doubt,
             may_probe=self._may_probe,
+            attempt_failed=self._attempt_failed,
         )
         if self._relaying is not None:
             self._relaying.peer_added(peer)

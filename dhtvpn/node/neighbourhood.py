@@ -97,6 +97,14 @@ class Neighbourhood:
         """The peer whose shortened node key is ``key``."""
         return next((peer for peer in self._table.all() if peer.node_key and key_of(peer) == key), None)
 
+    def own_links(self) -> tuple[bytes, Links]:
+        """What gossip calls this node, and whom it reaches directly now."""
+        return self._own, Links(self._own, self._sequence, self._links())
+
+    def told(self) -> list[Links]:
+        """What other members have said."""
+        return self._states.all()
+
     def _neighbours(self) -> list[Peer]:
         return [peer for peer in self._table.connected() if peer.node_key and not peer.relayed]
 

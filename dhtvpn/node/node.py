@@ -42,10 +42,12 @@ from dhtvpn.node.mtu_routes import MtuRoutes
 from dhtvpn.node.neighbourhood import Neighbourhood
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
+from dhtvpn.node.path_facts import Why
 from dhtvpn.node.path_probes import PathProbes
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
+from dhtvpn.node.reporter import Reporter
 from dhtvpn.node.signals import Signals
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
@@ -120,9 +122,14 @@ class Node:
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
         self.tunnels = self._make_tunnels(device)
         self.relaying = self._make_relaying()
+        self.reporter = Reporter(events=events, relays=self.relaying, port=port, drops=drops)
         self.liveness = self._make_liveness()
         self.paths = PathChanges(
-            tunnels=self.tunnels, liveness=self.liveness, relaying=self.relaying, moved=self._path_moved
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            moved=self._path_moved,
+            because=self.reporter.history.because,
         )
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
@@ -155,10 +162,10 @@ class Node:
         self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
-        local_end.listener = self
-        self._take_datagrams(device.index_tag)
+        self._listen(device.index_tag)
 
-    def _take_datagrams(self, index_tag: int) -> None:
+    def _listen(self, index_tag: int) -> None:
+        self.local_end.listener = self
         port = self.port
         port.on_tunnel(self.tunnels.datagram_received)
         port.on_relayed_handshake(self.relaying.handshake_received)
@@ -194,7 +201,7 @@ class Node:
             table=self.table,
             send=self.port.answer,
             homes_changed=self._homes_changed,
-            path_failed=self._path_failed,
+            path_failed=self._relay_failed,
             stranger=self.stranger_knocked,
             drops=self.drops,
             neighbourhood=self._make_neighbourhood(),
@@ -223,7 +230,10 @@ class Node:
 
     def _make_relay_watch(self) -> RelayWatch:
         return RelayWatch(
-            table=self.table, liveness=self.liveness, relaying=self.relaying, move=self.paths.move
+            table=self.table,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            move=self.paths.move_to_better,
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
@@ -240,6 +250,7 @@ class Node:
             may_probe=lambda endpoint: self.port.stun.check_budget.take(endpoint, time.monotonic()),
             drops=self.drops,
             relaying=self.relaying,
+            attempt_failed=self.reporter.attempt_failed,
         )
 
     def _make_recovery(self) -> Recovery:
@@ -248,7 +259,7 @@ class Node:
             members=self.members.all,
             tunnels=self.tunnels,
             liveness=self.liveness,
-            lost=self._path_failed,
+            lost=self._network_lost,
             network_changed=self.port.network_changed,
             surveying=self.surveying,
             dht=self.dht,
@@ -334,6 +345,7 @@ class Node:
             self._expire_stock_loop(),
             self.relaying.run(self._relay_candidates),
             self._make_relay_watch().run(),
+            self.reporter.run(),
         ]
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
@@ -383,7 +395,9 @@ class Node:
                 self._peer_changed(peer)
             return
         self.tunnels.send_frame(peer, self._hello())
+        self.reporter.led_to(peer, member.connector.found_by(peer.endpoint))
         member.connector.session_up()
+        self.reporter.history.look(peer)
         self.liveness.watch(peer)
         self.path_probes.watch(peer)
         if peer.relayed:
@@ -426,12 +440,23 @@ class Node:
     def endpoint_moved(self, peer: Peer) -> None:
         member = self.members.of(peer)
         if member is not None and peer.state is PeerState.CONNECTED:
+            if (why := member.connector.found_by(peer.endpoint)) is Why.CHECKS:
+                self.reporter.led_to(peer, why)
             member.connector.remember_endpoint()
+            self.reporter.history.look(peer)
         self.path_probes.endpoint_moved(peer)
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
         if self.members.of(peer) is not None:
             self.paths.heard_elsewhere(peer, endpoint)
+
+    def try_for_direct(self, peer: Peer) -> None:
+        """Somebody waits for a direct path: both sides try now."""
+        member = self.members.of(peer)
+        if member is not None and peer.path != "direct":
+            if peer.relayed:
+                self.signals.send(peer)
+            member.connector.hurry()
 
     def packets_moved(self, peer: Peer) -> None:
         self.liveness.packets_moved(peer)
@@ -454,15 +479,13 @@ class Node:
 
     def engine_ended(self, code: int, pause_s: float) -> None:
         """The engine died: no packet passes until there is another."""
-        how = f"was ended by signal {-code}" if code < 0 else f"ended unexpectedly (exit code {code})"
-        when = f"in {pause_s:g} s" if pause_s else "now"
-        self.events.say("warning", f"the engine process {how}; another one is started {when}")
+        self.reporter.engine_ended(code, pause_s)
 
     def engine_replaced(self, engine: EngineProcess) -> None:
         """``engine`` is the new one: sessions come back by new handshakes."""
         self.engine_restarts += 1
         self.tunnels.use_engine(engine)
-        self.events.say("warning", "there is a new engine process: sessions are made again")
+        self.reporter.engine_restarted(self.engine_restarts)
 
     def engine_lost(self, error: SystemRefusedError) -> None:
         """There will be no other engine: the node ends."""
@@ -513,7 +536,8 @@ class Node:
 
     def _connect(self, opened: OpenedRecord) -> None:
         if not self.members.knows(opened.record.node_key):
-            self.events.say("member", f"{opened.record.name} is found")
+            source = self.directory.source_of(opened.envelope) or REMEMBERED
+            self.reporter.found(opened.record.name, short_id(opened.record.node_key), source)
         self.members.record_arrived(opened.record, opened.sequence)
         self._record_seen(opened)
         self._mtu_routes.refresh()  # it may have another IPv4 address now
@@ -550,16 +574,7 @@ class Node:
         self.events.wake()
 
     def _peer_changed(self, peer: Peer) -> None:
-        match peer.state:
-            case PeerState.CONNECTED:
-                how = f"through {self.relaying.describe(peer.endpoint)}"
-                where = how if peer.relayed else f"at {peer.endpoint}"
-                text = f"{peer.name} ({peer.ipv4 or peer.ipv6}) is connected {where}"
-            case PeerState.CONNECTING:
-                text = f"{peer.name}: connecting"
-            case PeerState.UNREACHABLE:
-                text = f"{peer.name} is unreachable"
-        self.events.say("peer", text)
+        self.reporter.history.look(peer)
         if peer.state is PeerState.CONNECTED:
             self._in_background(self._save_soon())
         elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
@@ -577,6 +592,7 @@ class Node:
             await self.members.forget(peer.node_key)
 
     def _surveyed(self, afresh: bool) -> None:
+        self.reporter.seen_from_outside(self.surroundings.public_endpoints)
         if afresh:
             self.recovery.surveyed()
         else:
@@ -585,6 +601,14 @@ class Node:
 
     def _homes_changed(self) -> None:
         self.announcer.announce()
+
+    def _relay_failed(self, peer: Peer) -> None:
+        self.reporter.history.because(peer, Why.RELAY_GONE)
+        self._path_failed(peer)
+
+    def _network_lost(self, peer: Peer) -> None:
+        self.reporter.history.because(peer, Why.NETWORK_CHANGED)
+        self._path_failed(peer)
 
     def _path_failed(self, peer: Peer) -> None:
         """Nothing comes of ``peer`` any more: its relay says so, or the network has changed."""

@@ -13,6 +13,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.node.liveness import Liveness
+from dhtvpn.node.path_facts import Why
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.tunnels import Tunnels
 
@@ -28,10 +29,29 @@ class Moved(Protocol):
     def __call__(self, peer: Peer) -> None: ...
 
 
-class PathChanges:
-    """``moved`` is called after every move."""
+class Because(Protocol):
+    """Who is told the reason of a move before it is made."""
 
-    def __init__(self, *, tunnels: Tunnels, liveness: Liveness, relaying: Relaying, moved: Moved) -> None:
+    def __call__(self, peer: Peer, why: Why) -> None: ...
+
+
+def _nobody_asks(peer: Peer, why: Why) -> None:
+    """Where no reasons are kept."""
+
+
+class PathChanges:
+    """``moved`` is called after every move, ``because`` before some."""
+
+    def __init__(
+        self,
+        *,
+        tunnels: Tunnels,
+        liveness: Liveness,
+        relaying: Relaying,
+        moved: Moved,
+        because: Because = _nobody_asks,
+    ) -> None:
+        self._because = because
         self._tunnels, self._liveness, self._relaying, self._moved = tunnels, liveness, relaying, moved
         self._trials: dict[int, asyncio.Task[None]] = {}
 
@@ -62,6 +82,7 @@ class PathChanges:
             return
         if time.monotonic() - peer.last_heard >= SILENCE_S:
             log.info("peer %s: has left the direct path", peer.id)
+            self._because(peer, Why.PEER_LEFT_PATH)
             self.move(peer, endpoint)
         else:
             self._liveness.doubt(peer)
@@ -79,6 +100,11 @@ class PathChanges:
             log.info("peer %s: the direct path to %s works", peer.id, endpoint)
             self.move(peer, endpoint)
             peer.rtt_ms = rtt_ms
+
+    def move_to_better(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Send to ``endpoint`` from now on, because it delays or drops less."""
+        self._because(peer, Why.BETTER_RELAY)
+        self.move(peer, endpoint)
 
     def move(self, peer: Peer, endpoint: Endpoint) -> None:
         """Send to ``endpoint`` from now on."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dhtvpn.discovery.sources import KADEMLIA, REMEMBERED, Condition
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer
+from dhtvpn.node.path_facts import path_fact
 
 if TYPE_CHECKING:
     from dhtvpn.node.node import Node
@@ -96,12 +97,7 @@ def peer_document(node: "Node", peer: Peer) -> dict[str, Any]:
 
 def relay_document(node: "Node", peer: Peer) -> dict[str, Any] | None:
     """Whom the peer's packets go through; None where there is nobody."""
-    if peer.path != "relayed":
-        return None
-    members = node.relaying.members_of(peer.endpoint)
-    if members:
-        return {"kind": "member", "members": [member.name for member in members]}
-    return {"kind": "volunteer", "endpoint": _text(node.relaying.volunteer_of(peer.endpoint))}
+    return None if peer.path is None else path_fact(peer.endpoint, node.relaying).relay
 
 
 def sources_document(node: "Node") -> list[dict[str, Any]]:

@@ -48,6 +48,69 @@ def source(
     }
 
 
+def why_document(about: dict[str, Any], *, relayed: bool) -> dict[str, Any]:
+    """About a direct peer, or one that symmetric NATs keep behind a relay."""
+    relay = {"kind": "member", "members": ["server"]}
+    by_relay = {"path": "relayed", "endpoint": None, "relay": relay}
+    side = {
+        "mapping": "address-and-port-dependent" if relayed else "endpoint-independent",
+        "filtering": "address-and-port-dependent",
+        "candidates": [{"endpoint": "198.18.2.2:4690", "kind": "reflexive"}],
+    }
+    pair = {
+        "local": "192.168.1.2:4690",
+        "remote": "198.18.2.2:4690",
+        "kind": "reflexive",
+        "result": "no answer" if relayed else "succeeded",
+        "reason": "the two NATs let no such check through" if relayed else None,
+        "nominated": not relayed,
+        "requests": 9 if relayed else 1,
+        "rtt_ms": None if relayed else 20.5,
+    }
+    direct = {"path": "direct", "endpoint": about["endpoint"], "relay": None}
+    chosen = by_relay if relayed else direct
+    return {
+        "peer": {**about, **chosen},
+        "path": {**chosen, "why": "a relay works", "since": 1.0} if about["path"] else None,
+        "own": side,
+        "theirs": side,
+        "record_age_s": 60.0,
+        "attempts": 3,
+        "checking": False,
+        "checked_s": 12.0,
+        "pairs": [pair],
+        "ways": [relay] if relayed else [],
+        "changes": [{"time": 1.0, "from": None, "to": chosen, "why": "a relay works"}],
+        "advice": [{"code": "port-mapping", "text": "turn on port mapping in a router"}] if relayed else [],
+    }
+
+
+def mesh_document() -> dict[str, Any]:
+    """This node, a laptop that it reaches, a phone that the laptop reaches."""
+
+    def member(identity: str, name: str | None, *, own: bool = False) -> dict[str, Any]:
+        return {"id": identity, "name": name, "ipv4": None, "state": "connected", "self": own}
+
+    def edge(one: str, other: str, rtt_ms: float, *through: str) -> dict[str, Any]:
+        path, known = ("relayed", "likely") if through else ("direct", "measured")
+        ends = {"from": one, "to": other, "path": path, "through": list(through)}
+        return {**ends, "rtt_ms": rtt_ms, "known": known}
+
+    return {
+        "network": "home",
+        "nodes": [
+            member("00000001", "desk", own=True),
+            member("00000002", "laptop"),
+            member("00000003", None),
+        ],
+        "edges": [
+            edge("00000001", "00000002", 1.5),
+            edge("00000002", "00000003", 20.0),
+            edge("00000001", "00000003", 23.5, "00000002"),
+        ],
+    }
+
+
 class FakeNode:
     """A ``NodeApi`` with two peers. ``changes`` wakes those who wait for a change."""
 
@@ -58,6 +121,23 @@ class FakeNode:
         self.leaving = asyncio.Event()
         self.stock: dict[str, dict[str, Any]] = {}
         self.ping_ended = asyncio.Event()
+        self.direct_from = 0
+        """The first ping that is answered directly; those before it are by a relay."""
+        self.until_direct: bool | None = None
+        self.asked_events: Any = None
+        self.happened = [
+            {"seq": 1, "time": 1.0, "kind": "start", "event": "start", "text": "hello"},
+            {
+                "seq": 2,
+                "time": 3601.25,
+                "kind": "peer",
+                "event": "upgraded",
+                "text": "laptop is reached directly at 192.0.2.1:7 now: a direct path works",
+                "peer": "laptop",
+                "id": "00000002",
+            },
+        ]
+        self.mesh = mesh_document()
 
     def status(self) -> dict[str, Any]:
         return {
@@ -84,8 +164,20 @@ class FakeNode:
             "uptime_s": 3725.5,
         }
 
-    async def ping(self, peer: str, count: int, interval_s: float) -> AsyncIterator[dict[str, Any]]:
+    def why(self, peer: str) -> dict[str, Any]:
+        found = [each for each in self.peers if each["name"] == peer]
+        if not found:
+            raise errors.NotFoundError(f"no peer {peer!r}")
+        return why_document(found[0], relayed=peer == "tablet")
+
+    def graph(self) -> dict[str, Any]:
+        return self.mesh
+
+    async def ping(
+        self, peer: str, count: int, interval_s: float, until_direct: bool
+    ) -> AsyncIterator[dict[str, Any]]:
         try:
+            self.until_direct = until_direct
             if peer == "bug":
                 raise KeyError("network-id dv1secret")
             found = [each for each in self.peers if each["name"] == peer]
@@ -93,13 +185,19 @@ class FakeNode:
                 raise errors.NotFoundError(f"no peer {peer!r}")
             for seq in range(1, count + 1):
                 lost = found[0]["state"] != "connected"
+                relayed = not lost and seq < self.direct_from
+                direct = not lost and not relayed
                 yield {
                     "seq": seq,
                     "rtt_ms": None if lost else 1.25 * seq,
-                    "path": found[0]["path"],
-                    "endpoint": found[0]["endpoint"],
-                    "relay": None,
+                    "path": "relayed" if relayed else found[0]["path"],
+                    "endpoint": None if relayed else found[0]["endpoint"],
+                    "relay": {"kind": "member", "members": ["server"]} if relayed else None,
+                    "became_direct": seq == self.direct_from,
+                    "after_s": 0.5 * seq,
                 }
+                if direct and until_direct:
+                    return
                 await asyncio.sleep(interval_s if seq < count else 0)
         finally:
             self.ping_ended.set()
@@ -114,9 +212,14 @@ class FakeNode:
     async def leave(self) -> None:
         self.leaving.set()
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        yield {"time": 1.0, "kind": "start", "text": "hello"}
-        await asyncio.Event().wait()
+    async def events(
+        self, last: int | None, after: int | None, follow: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        self.asked_events = (last, after, follow)
+        for event in self.happened if last is None else self.happened[len(self.happened) - last :]:
+            yield event
+        if follow:
+            await asyncio.Event().wait()
 
     def stock_peers(self) -> list[dict[str, Any]]:
         return list(self.stock.values())

@@ -15,7 +15,17 @@ from dhtvpn.cli import output
 
 Cli = Callable[..., Result]
 StartNode = Callable[[str], Any]
-ASKING = [["status"], ["peers"], ["ping", "laptop"], ["wait"], ["leave"], ["stock-peer", "list"]]
+ASKING = [
+    ["status"],
+    ["peers"],
+    ["ping", "laptop"],
+    ["why", "laptop"],
+    ["events"],
+    ["graph"],
+    ["wait"],
+    ["leave"],
+    ["stock-peer", "list"],
+]
 KEY = "a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2U="
 
 
@@ -109,7 +119,7 @@ def test_ping_without_reply_is_4_and_of_nobody_3(cli: Cli, start_node: StartNode
     start_node("home")
     lost = cli("ping", "phone", "--count", "1")
     assert lost.exit_code == 4
-    assert "no reply from 'phone' to 1 ping\n" in lost.stderr
+    assert "no reply from 'phone' to 1 ping:" in lost.stderr
     assert "no reply" in lost.stdout
     assert cli("ping", "nobody").exit_code == 3
 

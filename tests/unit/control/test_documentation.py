@@ -6,6 +6,8 @@ from typing import get_args
 import pytest
 
 from dhtvpn.control import schema, server
+from dhtvpn.node.advice import Code
+from dhtvpn.node.happenings import Happening
 
 PAGE = (Path(__file__).parents[3] / "docs" / "local-api.md").read_text()
 PARTS = (
@@ -19,7 +21,17 @@ PARTS = (
     schema.SourcePart,
     schema.PeerPart,
     schema.PingReply,
-    schema.ProgressEvent,
+    schema.EventLine,
+    schema.WhyDocument,
+    schema.PathPart,
+    schema.SidePart,
+    schema.CandidatePart,
+    schema.PairPart,
+    schema.ChangePart,
+    schema.AdvicePart,
+    schema.GraphDocument,
+    schema.GraphNode,
+    schema.GraphEdge,
     schema.StockPeer,
     schema.StockPeerSetup,
 )
@@ -44,3 +56,17 @@ def test_every_kind_of_error_stands_with_its_status() -> None:
 def test_states_and_paths_are_named() -> None:
     for word in (*get_args(schema.PeerState), *get_args(schema.PathKind)):
         assert f"`{word}`" in PAGE
+
+
+def _every(kind: type) -> list[type]:
+    return [each for child in kind.__subclasses__() for each in (child, *_every(child))]
+
+
+def test_every_event_is_named_with_its_keys() -> None:
+    words = {each.event for each in _every(Happening) if each.event}
+    assert len(words) >= 12
+    assert [word for word in words if f"`{word}`" not in PAGE] == []
+
+
+def test_every_advice_is_named() -> None:
+    assert [code.value for code in Code if f"`{code.value}`" not in PAGE] == []

@@ -152,7 +152,8 @@ async def test_close_ends_streams_and_removes_the_socket(
     seen: list[dict[str, Any]] = []
 
     def follow() -> None:
-        seen.extend(client.events())
+        with pytest.raises(errors.NotRunningError):
+            seen.extend(client.events())
 
     following = asyncio.create_task(off_loop(follow))
     async with asyncio.timeout(5):
@@ -160,8 +161,35 @@ async def test_close_ends_streams_and_removes_the_socket(
             await asyncio.sleep(0.01)
         await server.close()
         await following
-    assert [event["text"] for event in seen] == ["hello"]
+    assert [event["event"] for event in seen] == ["start", "upgraded"]
     assert files_in(run_dir) == []
+
+
+async def test_events_are_asked_for_by_number(client: ControlClient, node: Any) -> None:
+    listed = await off_loop(lambda: list(client.events(last=1, follow=False)))
+    assert [event["seq"] for event in listed] == [2]
+    await off_loop(lambda: list(client.events(after=7, follow=False)))
+    assert node.asked_events == (None, 7, False)
+
+
+async def test_why_and_graph_have_every_part_of_the_contract(client: ControlClient) -> None:
+    document = await off_loop(lambda: client.why("laptop"))
+    assert set(document) == set(schema.WhyDocument.__annotations__)
+    assert set(document["pairs"][0]) == set(schema.PairPart.__annotations__)
+    assert set(document["own"]) == set(schema.SidePart.__annotations__)
+    mesh = await off_loop(client.graph)
+    assert set(mesh) == set(schema.GraphDocument.__annotations__)
+    assert set(mesh["edges"][0]) == set(schema.GraphEdge.__annotations__)
+    assert set(mesh["nodes"][0]) == set(schema.GraphNode.__annotations__)
+    with pytest.raises(errors.NotFoundError, match="no peer 'nobody'"):
+        await off_loop(lambda: client.why("nobody"))
+
+
+async def test_a_ping_until_direct_ends_with_the_first_direct_reply(client: ControlClient, node: Any) -> None:
+    node.direct_from = 3
+    replies = await off_loop(lambda: list(client.ping("laptop", 10, 0.05, until_direct=True)))
+    assert [reply["path"] for reply in replies] == ["relayed", "relayed", "direct"]
+    assert node.until_direct
 
 
 async def test_close_during_a_ping_is_told(server: ControlServer, client: ControlClient) -> None:
@@ -179,6 +207,11 @@ async def test_close_during_a_ping_is_told(server: ControlServer, client: Contro
         ("PUT", "/v1/status", None, 405),
         ("POST", "/v1/ping", b"not json", 400),
         ("POST", "/v1/ping", b"[1]", 400),
+        ("POST", "/v1/ping", b'{"peer": "laptop", "until_direct": 1}', 400),
+        ("GET", "/v1/why", None, 400),
+        ("GET", "/v1/events?last=-1", None, 400),
+        ("GET", "/v1/events?after=x", None, 400),
+        ("GET", "/v1/events?follow=2", None, 400),
         ("POST", "/v1/ping", b"{}", 400),
         ("POST", "/v1/ping", b"[" * 5000, 400),
         ("POST", "/v1/ping", b'{"peer": "laptop", "count": 0}', 400),

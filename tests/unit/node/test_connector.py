@@ -12,6 +12,8 @@ from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials, ice_credentials
 from dhtvpn.mesh.peers import Peer, PeerState, PeerTable
 from dhtvpn.mesh.relayed import relayed
+from dhtvpn.nat.candidates import CandidateKind as IceKind
+from dhtvpn.nat.checked_pairs import CheckedPair, PairResult
 from dhtvpn.node import connector as module
 from dhtvpn.node.connector import Connector
 from dhtvpn.records.record import Candidate, CandidateKind
@@ -57,6 +59,11 @@ class FakeAgent:
             raise TimedOutError("no direct path")
         await asyncio.sleep(self.delay_s)
         return self.path
+
+    def pairs(self) -> list[CheckedPair]:
+        if self.path is None:
+            return [CheckedPair(HERE, THERE, IceKind.HOST, PairResult.NO_ANSWER, requests=9)]
+        return [CheckedPair(HERE, self.path, IceKind.HOST, PairResult.SUCCEEDED, nominated=True, requests=1)]
 
     def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None:
         self.path = endpoint
