@@ -16,6 +16,7 @@ from dhtvpn.nat.candidates import CandidateKind as IceKind
 from dhtvpn.nat.checked_pairs import CheckedPair, PairResult
 from dhtvpn.node import connector as module
 from dhtvpn.node.connector import Connector
+from dhtvpn.node.path_facts import Why
 from dhtvpn.records.record import Candidate, CandidateKind
 
 HERE, THERE, ELSEWHERE = Endpoint("198.18.1.1", 1), Endpoint("198.18.2.2", 2), Endpoint("198.18.3.3", 3)
@@ -106,7 +107,9 @@ class Bench:
             negotiations=negotiations or asyncio.Semaphore(2),
             ways_by_relay=self._ways,
             doubt=self.doubted.append,
+            attempt_failed=lambda _, number: self.failed.append(number),
         )
+        self.failed: list[int] = []
         self.ways: list[Endpoint] = []
 
     async def _ways(self, peer: Peer) -> list[Endpoint]:
@@ -428,4 +431,56 @@ async def test_a_signal_ends_the_pause() -> None:
     await asyncio.sleep(12)
     assert before < len(bench.agents) <= before + 6
     assert THERE in bench.asked("aim")
+    await bench.connector.close()
+
+
+@scenario
+async def test_what_was_tried_is_kept_after_each_attempt() -> None:
+    bench = Bench(path=None)
+    assert bench.connector.pairs == () and bench.connector.checked_s is None
+    bench.connector.record_arrived(NONCE, credentials(controlling=True), CANDIDATES)
+    await asyncio.sleep(1)
+    assert bench.connector.running and bench.connector.attempts == 1
+    await asyncio.sleep(module.ICE_DEADLINE_S)
+    assert not bench.connector.running and bench.failed == [1]
+    assert [pair.result for pair in bench.connector.pairs] == [PairResult.NO_ANSWER]
+    assert bench.connector.checked_s is not None and bench.connector.checked_s < 2
+    await asyncio.sleep(60)
+    assert bench.failed == list(range(1, bench.connector.attempts)) and len(bench.failed) >= 3
+    await bench.connector.close()
+
+
+@scenario
+async def test_who_has_found_the_path_is_known_while_it_is_made() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(controlling=True), CANDIDATES)
+    await asyncio.sleep(0.2)
+    assert bench.connector.found_by(THERE) is Why.CHECKS
+    assert bench.connector.found_by(ELSEWHERE) is None
+    bench.connector.session_up()
+    await asyncio.sleep(1)
+    assert bench.connector.found_by(THERE) is Why.KNOCK, "the attempt is over, and it is known from now on"
+    assert not bench.failed
+    await bench.connector.close()
+
+
+@scenario
+async def test_somebody_who_waits_ends_the_pause() -> None:
+    bench = Bench(path=None)
+    bench.connector.hurry()
+    assert not bench.agents, "without a record there is nothing to try"
+    bench.connector.record_arrived(NONCE, credentials(controlling=True), CANDIDATES)
+    await asyncio.sleep(100)
+    agents = len(bench.agents)
+    while bench.connector.running:  # noqa: ASYNC110 - nothing tells that it ends
+        await asyncio.sleep(0.1)
+    bench.connector.hurry()
+    await asyncio.sleep(1)
+    assert bench.connector.running and len(bench.agents) == agents + 1
+    bench.peer.endpoint = THERE
+    bench.connector.session_up()
+    await asyncio.sleep(5)
+    bench.connector.hurry()
+    await asyncio.sleep(5)
+    assert len(bench.agents) == agents + 1, "a direct path is left alone"
     await bench.connector.close()
