@@ -1,14 +1,14 @@
-"""``dhtvpn status``: once, or kept on the screen."""
+"""``dhtvpn status``: once, or live on the screen."""
 
 import time
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
-from dhtvpn.cli import output, views
+from dhtvpn.cli import output
 from dhtvpn.cli.nodes import node_for
 from dhtvpn.cli.options import JsonOption, NetworkOption, StateDirOption, examples, new_app, session
+from dhtvpn.cli.throughput import Throughput
 from dhtvpn.control.client import ControlClient
 
 app = new_app()
@@ -19,8 +19,9 @@ REFRESH_S = 1.0
 @app.command(
     epilog=examples(
         "dhtvpn status",
-        "dhtvpn status --watch            until Ctrl-C",
+        "dhtvpn status --watch            live, with throughput, until Ctrl-C",
         "dhtvpn status --json | jq .peers",
+        "dhtvpn status --watch --json     one object a second, each on a line",
     )
 )
 def status(
@@ -39,6 +40,8 @@ def status(
         if chosen.as_json:
             output.json_document(document)
         else:
+            from dhtvpn.cli import views  # noqa: PLC0415 - rich takes 40 ms to load
+
             output.show(views.status(document))
     elif chosen.as_json:
         _watch_lines(node)
@@ -55,12 +58,25 @@ def _watch_lines(node: ControlClient) -> None:
 
 def _watch_screen(node: ControlClient) -> None:
     """In place on a terminal; one view after the other where there is none."""
-    console = output.console()
+    from rich.live import Live  # noqa: PLC0415 - as above
+
+    from dhtvpn.cli.watch_view import WatchView  # noqa: PLC0415
+
+    console, throughput = output.console(), Throughput()
+
+    def look() -> WatchView:
+        document = node.status()
+        return WatchView(document, throughput.update(document, time.monotonic()))
+
     if not console.is_terminal:
         while True:
-            console.print(views.status(node.status()))
+            console.print(look())
             time.sleep(REFRESH_S)
-    with Live(views.status(node.status()), console=console, auto_refresh=False, screen=True) as live:
+    live = Live(look(), console=console, auto_refresh=False, screen=True)
+    try:  # not "with": a Ctrl-C while it starts would leave the terminal on the other screen
+        live.start(refresh=True)
         while True:
             time.sleep(REFRESH_S)
-            live.update(views.status(node.status()), refresh=True)
+            live.update(look(), refresh=True)
+    finally:
+        live.stop()
