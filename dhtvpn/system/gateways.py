@@ -32,7 +32,8 @@ def usable_gateways(
     for family in (socket.AF_INET, socket.AF_INET6):
         defaults = (route for route in routes if _is_default(route, family))
         for route in sorted(defaults, key=lambda route: route.get("RTA_PRIORITY") or 0):
-            gateway, index = ip_address(str(route.get("RTA_GATEWAY"))), route.get("RTA_OIF")
+            gateway = ip_address(str(route.get("RTA_GATEWAY")))
+            index = int(route.get("RTA_OIF") or 0)
             here = [message for message in addresses if message["index"] == index]
             usable = links.usable_addresses(interfaces, here, exclude)  # none on a tunnel
             own = [address for address in usable if address.version == gateway.version]

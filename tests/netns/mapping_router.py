@@ -6,6 +6,7 @@ one more address, which is routed to it inside the laboratory and never leaves i
 
 import re
 import subprocess
+import time
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab import namespaces
@@ -84,6 +85,7 @@ class MappingRouter:
         self._daemon = self.machine.daemon(
             ["miniupnpd", "-d", "-f", str(configuration), "-P", str(log.with_suffix(".pid"))], "miniupnpd"
         )
+        self._started = time.monotonic()
         port = 5351 if settings["enable_natpmp"] == "yes" else 1900
         self.machine.wait_for_port("udp", port, self._daemon, START_TIMEOUT_S)
 
@@ -93,7 +95,13 @@ class MappingRouter:
         self._daemon.kill()
         self._daemon.wait()
         namespaces.load_rules(self.machine.namespace, _RULES)
+        assert self.mappings() == {}
         self.start(**options)
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since miniupnpd was started."""
+        return time.monotonic() - self._started
 
     def mappings(self) -> dict[int, Endpoint]:
         """External UDP ports, and where they lead."""

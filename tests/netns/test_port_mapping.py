@@ -141,8 +141,9 @@ def test_a_router_that_restarts_is_asked_again_at_once(home: tuple[Network, Mapp
     router.start()
     client = Client(network.node("inside"))
     client.mapped()
+    # RFC 6887 section 8.5 allows the gateway's clock to be two seconds off
+    eventually(lambda: router.uptime_s > 4, "the gateway has run for a while")
     router.reboot()
-    assert router.mappings() == {}
     eventually(router.mappings, "the mapping is back", 10)
     client.leave()
     assert router.mappings() == {}

@@ -175,7 +175,9 @@ class Keeper:
                     log.info("the mapping at %s is not renewed: %s", self.gateway.address, error)
                     left_s = self._expires - loop.time()
                     if left_s <= 0 or isinstance(error, UnusableAddressError):
-                        self._lost(f"{method.name}: {error}", double_nat=isinstance(error, UnusableAddressError))
+                        self._lost(
+                            f"{method.name}: {error}", double_nat=isinstance(error, UnusableAddressError)
+                        )
                         await method.release()
                         return
                 await self._pause(min(left_s, RENEWAL_RETRY_S))

@@ -1,7 +1,7 @@
 """The sockets of this room: to the gateway's PCP and NAT-PMP port, for SSDP, for HTTP, and for announcements.
 
-All are bound to our address on the gateway's link, and IPv4's are told not to route: a gateway address that
-is not on a link of ours is not asked. Only datagrams from the gateway's own address are let through.
+IPv4's are told not to route: a gateway address that is not on a link of ours is not asked. Only datagrams
+from the gateway's own address are let through.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class GatewayPort:
 
     def _opened(self) -> socket.socket:
         if self._socket is None:
-            made = _bound(self._gateway, socket.SOCK_DGRAM)
+            made = _bound(self._gateway)
             try:
                 made.connect(_address(self._gateway, pcp_messages.PORT))
             except BaseException:
@@ -90,7 +90,7 @@ class SsdpPort:
 
     def _opened(self) -> socket.socket:
         if self._socket is None:
-            made = _bound(self._gateway, socket.SOCK_DGRAM)
+            made = _bound(self._gateway)
             try:
                 link = struct.pack("=4s4si", bytes(4), bytes(4), self._gateway.interface)  # struct ip_mreqn
                 made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, link)
@@ -112,7 +112,7 @@ class GatewayWeb:
 
     async def __call__(self, port: int, request: bytes) -> http.Response:
         loop = asyncio.get_running_loop()
-        with _bound(self._gateway, socket.SOCK_STREAM) as opened:
+        with _on_link(self._gateway, socket.SOCK_STREAM) as opened:
             async with asyncio.timeout(HTTP_TIMEOUT_S):
                 await loop.sock_connect(opened, _address(self._gateway, port))
                 await loop.sock_sendall(opened, request)
@@ -163,14 +163,23 @@ class Announcements:
             self._heard(data, source[0].partition("%")[0])
 
 
-def _bound(gateway: Gateway, kind: socket.SocketKind) -> socket.socket:
-    """A socket at our own address on the gateway's link. Raises OSError."""
-    family = socket.AF_INET if gateway.own.version == 4 else socket.AF_INET6
-    made = socket.socket(family, kind)
+def _on_link(gateway: Gateway, kind: socket.SocketKind) -> socket.socket:
+    """A socket that reaches what is on our links, and for IPv4 nothing beyond. Raises OSError."""
+    made = socket.socket(socket.AF_INET if gateway.own.version == 4 else socket.AF_INET6, kind)
+    made.setblocking(False)
+    if made.family == socket.AF_INET:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+    return made
+
+
+def _bound(gateway: Gateway) -> socket.socket:
+    """The same for datagrams, at our own address on the gateway's link. Raises OSError.
+
+    For TCP the kernel chooses the address: a confined node may bind no TCP port at all.
+    """
+    made = _on_link(gateway, socket.SOCK_DGRAM)
     try:
-        made.setblocking(False)
-        if family == socket.AF_INET:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+        if made.family == socket.AF_INET:
             made.bind((str(gateway.own), 0))
         else:
             made.bind((str(gateway.own), 0, 0, gateway.interface if gateway.own.is_link_local else 0))
