@@ -1,6 +1,7 @@
 """Port mapping on a laboratory router: by the real miniupnpd, and by a gateway that means harm."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,12 @@ ONE_HOME = Topology(
         Host("beside", Role.PLAIN, behind="home"),
     ),
     routers=(Router("home", SYMMETRIC),),
+)
+ONE_HOME_IPV6 = Topology(
+    "one-home-ipv6",
+    "for these tests",
+    hosts=(Host("server", Role.PLAIN, ipv6=True), Host("inside", Role.PLAIN, behind="home", ipv6=True)),
+    routers=(Router("home", SYMMETRIC, ipv6=True),),
 )
 SYMMETRIC_HOMES = Topology(
     "symmetric-homes",
@@ -134,6 +141,42 @@ def test_the_router_forwards_what_it_says_until_we_leave(
     assert reaches(network, sockets, Endpoint(PUBLIC_ADDRESS, PORT))
     assert client.leave() < 2
     assert router.mappings() == {}
+
+
+@pytest.mark.parametrize("link_local", [False, True], ids=["global", "link-local"])
+def test_the_firewall_of_ipv6_lets_in_what_it_says_until_we_leave(
+    link_local: bool, lab: Lab, sockets: ExitStack
+) -> None:
+    """A pinhole for our own address; its router is reached at a link-local address, as most are."""
+    network = lab(ONE_HOME_IPV6)
+    router = MappingRouter(network, "home")
+    router.start(ext_ifname6="wan")
+    inside = network.node("inside")
+    own = str(inside.ipv6)
+    if link_local:
+        listing = router.machine.run(["ip", "-json", "-6", "address", "show", "dev", "lan", "scope", "link"])
+        (address,) = [
+            a["local"]
+            for link in json.loads(listing.stdout)
+            for a in link.get("addr_info", [])
+            if "local" in a
+        ]
+        inside.run(["ip", "-6", "route", "replace", "default", "via", address, "dev", "eth0"])
+    receiver = sockets.enter_context(inside.socket(socket.AF_INET6))
+    receiver.bind(("::", PORT))
+    receiver.settimeout(3)
+    sender = sockets.enter_context(network.node("server").socket(socket.AF_INET6))
+    sender.sendto(b"too early", (own, PORT))
+    client = Client(inside)
+    gateway = client.until(lambda gateway: gateway["own"] == own and gateway["protocol"])
+    assert (gateway["protocol"], gateway["external"]) == ("pcp", f"[{own}]:{PORT}")
+    sender.sendto(b"unasked", (own, PORT))
+    assert receiver.recv(100) == b"unasked"
+    client.leave()
+    assert (
+        router.machine.run(["nft", "list", "chain", "inet", "filter", "miniupnpd"]).stdout.count("accept")
+        == 0
+    )
 
 
 def test_a_router_that_restarts_is_asked_again_at_once(home: tuple[Network, MappingRouter]) -> None:
