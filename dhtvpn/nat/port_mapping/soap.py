@@ -1,7 +1,6 @@
 """SOAP 1.1 as far as UPnP control needs it (Device Architecture 2.0 section 3). Pure."""
 
 from collections.abc import Mapping
-from xml.sax.saxutils import escape
 
 from dhtvpn.errors import DecodeError
 from dhtvpn.nat.port_mapping import strict_xml
@@ -13,13 +12,18 @@ CONFLICT, SAME_PORT_REQUIRED, ONLY_PERMANENT_LEASES = 718, 724, 725
 
 def body(kind: str, action: str, arguments: Mapping[str, str | int]) -> bytes:
     """The envelope of a call of ``action`` of the service ``kind``; the order of ``arguments`` matters."""
-    inside = "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in arguments.items())
+    inside = "".join(f"<{name}>{_escaped(value)}</{name}>" for name, value in arguments.items())
     return (
         '<?xml version="1.0"?>\r\n'
         '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '
         's:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body>'
         f'<u:{action} xmlns:u="{kind}">{inside}</u:{action}></s:Body></s:Envelope>\r\n'
     ).encode()
+
+
+def _escaped(value: str | int) -> str:
+    """As text of an element. The standard library's function would load an HTTP client."""
+    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 class FaultError(DecodeError):
