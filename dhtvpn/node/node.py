@@ -364,6 +364,7 @@ class Node:
         servers = await first_endpoints(self._known_names, remembered, self._families)
         for number in range(1 << 62):
             known = self.sources.contacts()
+            seen_at = {endpoint.host for endpoint in self.surroundings.public_endpoints}
             try:
                 changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
             except SystemRefusedError as error:
@@ -375,6 +376,9 @@ class Node:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
                 self.announcer.announce()
+                moved = seen_at and seen_at.isdisjoint(e.host for e in self.surroundings.public_endpoints)
+                if moved and self.port_mapper is not None:
+                    self.port_mapper.look_again()
             self._surveyed.set()
             await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
 
