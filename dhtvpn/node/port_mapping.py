@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dhtvpn.drops import Drops
 from dhtvpn.identity import Identity
+from dhtvpn.nat.port_mapping.external import is_public
 from dhtvpn.nat.port_mapping.mapper import PortMapper
 from dhtvpn.nat.port_mapping.natpmp import NatPmp
 from dhtvpn.nat.port_mapping.pcp import Pcp
@@ -47,7 +48,9 @@ def open_port_mapper(
         return None
 
     async def gateways() -> list[Gateway]:
-        return [Gateway(*found) for found in await default_gateways({interface})]
+        found = [Gateway(*each) for each in await default_gateways({interface})]
+        # with a public address there is nothing to translate, and a router of a provider's is not to be asked
+        return [gateway for gateway in found if gateway.own.version == 6 or not is_public(gateway.own)]
 
     def methods(gateway: Gateway) -> Sequence[Method]:
         pcp = Pcp(

@@ -151,7 +151,7 @@ class PortMapper:
         for gateway in found:
             if gateway not in self._keepers:
                 self._start(gateway)
-        self.detail = "" if found else "no default gateway"
+        self.detail = "" if found else "behind no router that translates"
         if gone:
             self._on_change()
 

@@ -48,9 +48,8 @@ class Pcp:
 
     async def find(self) -> None:
         """Ask for the epoch. Raises RefusedError."""
-        response = await ask(
-            self._channel, messages.announce_request(self._gateway.own), messages.decode, self._drops
-        )
+        request = messages.announce_request(self._gateway.own)
+        response = await ask(self._channel, request, _read_header, self._drops)
         self._epoch.lost_state(response.epoch_s, self._now())
 
     async def map(self) -> Granted:
@@ -103,3 +102,10 @@ class Pcp:
     def _wish(self, lifetime_s: int) -> tuple[messages.Address, int] | None:
         """The same port outside as inside, at any address."""
         return (type(self._gateway.own)(0), self._port) if lifetime_s else None
+
+
+def _read_header(data: bytes) -> messages.Response:
+    """Raises DecodeError; RefusedError where the gateway is one of NAT-PMP's time (RFC 6886 section 3.5)."""
+    if data[:1] == b"\x00":
+        raise RefusedError("only NAT-PMP")
+    return messages.decode(data)

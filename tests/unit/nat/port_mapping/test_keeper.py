@@ -132,6 +132,16 @@ def test_a_protocol_that_is_silent_costs_half_a_second_and_one_that_is_refused_n
     on_bench(quiet)
 
 
+def test_a_gateway_that_speaks_only_natpmp_is_known_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.router.pcp = bench.router.natpmp_answers
+        await bench.settle(0.1)
+        assert bench.keeper.protocol == "nat-pmp"
+        assert bench.drops.as_dict() == {}
+
+    on_bench(scenario)
+
+
 def test_a_gateway_with_nothing_is_asked_ever_less_often() -> None:
     async def scenario(bench: Bench) -> None:
         bench.router.pcp = bench.router.natpmp = bench.router.ssdp = silent

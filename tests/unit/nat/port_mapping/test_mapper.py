@@ -123,7 +123,7 @@ def test_another_router_after_a_change_of_network() -> None:
         world.there = []
         await asyncio.sleep(LOOK_S + 1)
         assert world.mapper.endpoints == ()
-        assert world.mapper.detail == "no default gateway"
+        assert world.mapper.detail == "behind no router that translates"
         world.refused = True
         await asyncio.sleep(LOOK_S + 1)
         assert world.mapper.detail.startswith("cannot read")
