@@ -243,7 +243,7 @@ class Node:
             self._expire_stock_loop(),
         ]
         if self.port_mapper is not None:
-            self.port_mapper.on_change(self._mapping_changed)
+            self.port_mapper.attach(self._mapping_changed, lambda: self.surroundings.public_endpoints)
             loops.append(self.port_mapper.run())
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
@@ -364,7 +364,6 @@ class Node:
         servers = await first_endpoints(self._known_names, remembered, self._families)
         for number in range(1 << 62):
             known = self.sources.contacts()
-            seen_at = {endpoint.host for endpoint in self.surroundings.public_endpoints}
             try:
                 changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
             except SystemRefusedError as error:
@@ -376,9 +375,6 @@ class Node:
                 public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
                 self.events.say("nat", f"seen from outside as {public or 'unknown'}")
                 self.announcer.announce()
-                moved = seen_at and seen_at.isdisjoint(e.host for e in self.surroundings.public_endpoints)
-                if moved and self.port_mapper is not None:
-                    self.port_mapper.look_again()
             self._surveyed.set()
             await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
 

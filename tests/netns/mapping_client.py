@@ -67,7 +67,7 @@ async def main(port: int, wanted: list[str]) -> None:
         ]
         write({"gateways": gateways, "drops": drops.as_dict()})
 
-    mapper.on_change(changed)
+    mapper.attach(changed)
     running = asyncio.create_task(mapper.run())
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(

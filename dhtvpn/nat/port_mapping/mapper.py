@@ -63,12 +63,17 @@ class PortMapper:
         self._said: dict[Gateway, str] = {}
         self._wanted = asyncio.Event()
         self._on_change: Callable[[], None] = lambda: None
+        self._public_endpoints: Callable[[], Sequence[Endpoint]] = lambda: ()
+        self._public_hosts: frozenset[str] = frozenset()
         self.detail = "searching"
         """Why there is not even a gateway to ask."""
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` whenever :attr:`endpoints` or :meth:`conditions` are others."""
-        self._on_change = changed
+    def attach(
+        self, changed: Callable[[], None], public_endpoints: Callable[[], Sequence[Endpoint]] = lambda: ()
+    ) -> None:
+        """Call ``changed`` whenever :attr:`endpoints` or :meth:`conditions` are others. ``public_endpoints``:
+        where strangers see this node now; when all are at other addresses, routers are asked again."""
+        self._on_change, self._public_endpoints = changed, public_endpoints
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -102,21 +107,19 @@ class PortMapper:
     async def run(self) -> None:
         """Keep mappings until cancelled."""
         listener: Listener | None = None
-        asked = False
         try:
             while True:
+                changed = self._wanted.is_set() or self._seen_elsewhere()
+                self._wanted.clear()
                 await self._follow()
                 if self._keepers and listener is None:
                     listener = self._listen(self._heard)
-                if asked:
+                if changed:
                     for keeper in self._keepers.values():
                         keeper.look_again()
-                asked = False
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self._wanted.wait()
-                    asked = True
-                self._wanted.clear()
         finally:
             if listener is not None:
                 listener.close()
@@ -133,6 +136,12 @@ class PortMapper:
         for keeper in keepers:
             keeper.close()
         self._keepers.clear()
+
+    def _seen_elsewhere(self) -> bool:
+        """Whether strangers see this node at none of the addresses at which they did before."""
+        hosts = frozenset(endpoint.host for endpoint in self._public_endpoints())
+        before, self._public_hosts = self._public_hosts, hosts or self._public_hosts
+        return bool(before and hosts) and before.isdisjoint(hosts)
 
     async def _follow(self) -> None:
         """Start and end keepers as gateways come and go."""

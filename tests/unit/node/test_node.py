@@ -68,17 +68,14 @@ class FakeMapper:
 
     def __init__(self) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.looked, self.released, self.detail = 0, False, ""
+        self.released, self.detail = False, ""
         self.changed: Callable[[], None] = lambda: None
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        self.changed = changed
+    def attach(self, changed: Callable[[], None], seen: Callable[[], Sequence[Endpoint]]) -> None:
+        self.changed, self.seen = changed, seen
 
     async def run(self) -> None:
         await asyncio.Event().wait()
-
-    def look_again(self) -> None:
-        self.looked += 1
 
     async def release(self) -> None:
         self.released = True
@@ -241,20 +238,6 @@ def test_a_port_mapping_is_published_at_once_unless_strangers_contradict_it(tmp_
         await asyncio.sleep(0.1)
         assert [candidate.endpoint for candidate in bench.node.surroundings.candidates()] == [PUBLIC]
         assert not status_document(bench.node)["port_mapping"]["gateways"][0]["published"]
-
-    on_bench(test, tmp_path)
-
-
-def test_another_public_address_has_the_router_asked_again(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        bench.mapping, bench.public = Mapping.ENDPOINT_INDEPENDENT, [PUBLIC]
-        await asyncio.sleep(1)
-        bench.public = [PUBLIC._replace(port=1)]
-        await asyncio.sleep(SURVEY_S[-1] + SURVEY_S[-2])
-        assert bench.mapper.looked == 0
-        bench.public = [Endpoint("198.18.3.3", 1)]
-        await asyncio.sleep(SURVEY_S[-1] + 1)
-        assert bench.mapper.looked == 1
 
     on_bench(test, tmp_path)
 

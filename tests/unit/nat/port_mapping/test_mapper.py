@@ -46,7 +46,8 @@ class World:
             fraction=lambda: 0.0,
             say=lambda kind, text: self.said.append(text),
         )
-        self.mapper.on_change(self._changed)
+        self.seen: list[Endpoint] = []
+        self.mapper.attach(self._changed, lambda: self.seen)
         self.task = asyncio.create_task(self.mapper.run())
 
     async def _gateways(self) -> Sequence[Gateway]:
@@ -127,6 +128,24 @@ def test_another_router_after_a_change_of_network() -> None:
         world.refused = True
         await asyncio.sleep(LOOK_S + 1)
         assert world.mapper.detail.startswith("cannot read")
+
+    in_world(scenario)
+
+
+def test_another_public_address_has_the_routers_asked_again() -> None:
+    async def scenario(world: World) -> None:
+        world.seen = [EXTERNAL]
+        await asyncio.sleep(5)
+        before = len(world.routers[GATEWAY].requests)
+        world.seen = [EXTERNAL._replace(port=1)]
+        await asyncio.sleep(LOOK_S)
+        world.seen = []
+        await asyncio.sleep(LOOK_S)
+        assert len(world.routers[GATEWAY].requests) == before
+        world.seen = [Endpoint("198.18.0.2", 1)]
+        world.routers[GATEWAY].external = "198.18.0.2"
+        await asyncio.sleep(LOOK_S)
+        assert world.mapper.endpoints == (Endpoint("198.18.0.2", PORT),)
 
     in_world(scenario)
 
