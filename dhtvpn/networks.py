@@ -66,6 +66,8 @@ class KnownNetwork:
     """Hints: where members are, ``HOST:PORT`` as typed."""
     discovery: tuple[Discovery, ...] = ()
     """Sources of records; empty: the default."""
+    port_mapping: bool | None = None
+    """Whether the router is asked to forward the port; None: the default."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``network.json`` holds. It is secret: it contains the network-id."""
@@ -82,6 +84,7 @@ class KnownNetwork:
             "bootstrap": list(self.bootstrap),
             "peers": list(self.peers),
             "discovery": [source.value for source in self.discovery],
+            "port_mapping": self.port_mapping,
         }
 
 
@@ -168,6 +171,7 @@ class NetworkStore:
         bootstrap: Sequence[str] = (),
         peers: Sequence[str] = (),
         discovery: Sequence[Discovery] = (),
+        port_mapping: bool | None = None,
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
 
@@ -196,6 +200,7 @@ class NetworkStore:
                 bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
                 peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
                 discovery=tuple(discovery) or known.discovery,
+                port_mapping=port_mapping if port_mapping is not None else known.port_mapping,
             )
             self._save(updated)
         return updated
@@ -314,6 +319,9 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
     bootstrap, peers, discovery = (_texts(content, key) for key in ("bootstrap", "peers", "discovery"))
     if not all(value is None or isinstance(value, str) for value in (hostname, interface, cipher)):
         raise TypeError("hostname, interface or cipher")
+    port_mapping = content.get("port_mapping")
+    if not (port_mapping is None or isinstance(port_mapping, bool)):
+        raise TypeError("port_mapping")
     return KnownNetwork(
         name=directory.name,
         network_id=NetworkId.decode(text),
@@ -327,6 +335,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
         peers=tuple(peers[:MAX_PEERS]),
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
+        port_mapping=port_mapping,
     )
 
 

@@ -52,6 +52,7 @@ class Choices:
     cipher: Cipher | None
     peers: tuple[str, ...] = ()
     discovery: tuple[Discovery, ...] = ()
+    port_mapping: bool | None = None
 
 
 @app.command(
@@ -103,6 +104,14 @@ def join(
             "--cipher", help="What seals packets; AES only where both ends want it. [default: auto]"
         ),
     ] = None,
+    port_mapping: Annotated[
+        bool | None,
+        typer.Option(
+            "--port-mapping/--no-port-mapping",
+            help="Ask the router to forward the port (PCP, NAT-PMP, UPnP). [default: ask]",
+            show_default=False,
+        ),
+    ] = None,
     detached: Annotated[
         bool, typer.Option("--detach", help="Run in the background; return when the node is ready.")
     ] = False,
@@ -113,12 +122,15 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, peer, discovery, port, interface, cipher) is remembered for the next
-    time. A network that is new to this machine is called net-... here, or as you say with --network.
+    What you choose (name, bootstrap, peer, discovery, port, interface, cipher, port mapping) is remembered
+    for the next time. A network that is new to this machine is called net-... here, or as you say with
+    --network.
     """
     chosen = session(context, state_dir, network, as_json)
     sources = parse_discovery(discovery) if discovery is not None else ()
-    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources)
+    choices = Choices(
+        name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources, port_mapping
+    )
     _check(choices)
     known = _resolve(chosen, which, choices)
     _check_machine(chosen, known)
@@ -176,6 +188,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         bootstrap=choices.bootstrap,
         peers=choices.peers,
         discovery=choices.discovery,
+        port_mapping=choices.port_mapping,
     )
 
 
@@ -240,6 +253,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         socket_path=socket_path(chosen.state_dir, known.name),
         peers=known.peers,
         discovery=known.discovery or DEFAULT_DISCOVERY,
+        port_mapping=known.port_mapping is not False,
     )
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)

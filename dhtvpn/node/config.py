@@ -44,5 +44,7 @@ class NodeConfig:
     discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY
     roster_size: int = field(default_factory=roster_size)
     """Members that are all connected to each other; beyond that they are looked up."""
+    port_mapping: bool = True
+    """Whether the router is asked to forward the UDP port."""
     watch: bool = True
     """Whether storing nodes are asked to push new records; without, they are asked every other second."""

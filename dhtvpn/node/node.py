@@ -22,6 +22,7 @@ from dhtvpn.membership.addresses import Claim, ipv4_network, ipv6_address, ipv6_
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.port_mapping.mapper import PortMapper
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.bootstrap import Bootstrapper, first_endpoints
@@ -80,8 +81,11 @@ class Node:
         events: Events,
         drops: Drops,
         random_bytes: Callable[[int], bytes],
+        port_mapper: PortMapper | None = None,
     ) -> None:
         self.config = config
+        self.port_mapper = port_mapper
+        """None where the user does not want one."""
         self.claim = claim
         self.port = port
         self.sources = sources
@@ -238,6 +242,9 @@ class Node:
             self._save_loop(),
             self._expire_stock_loop(),
         ]
+        if self.port_mapper is not None:
+            self.port_mapper.attach(self._mapping_changed, lambda: self.surroundings.public_endpoints)
+            loops.append(self.port_mapper.run())
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
         if self.dht is not None:
@@ -261,7 +268,9 @@ class Node:
         for peer in self.table.connected():
             if peer.node_key is not None:
                 self.tunnels.send_frame(peer, frames.Goodbye())
-        await self.announcer.goodbye(replace(self._record(), leaving=True))
+        goodbye = self.announcer.goodbye(replace(self._record(), leaving=True))
+        release = self.port_mapper.release() if self.port_mapper is not None else asyncio.sleep(0)
+        await asyncio.gather(goodbye, release)
 
     async def close(self) -> None:
         """Release everything but the descriptors, which belong to the daemon."""
@@ -460,6 +469,14 @@ class Node:
             self._in_background(self._save_soon())
         elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
             self._in_background(self._forget(peer))
+
+    def _mapping_changed(self) -> None:
+        before = self.surroundings.candidates()
+        if self.port_mapper is not None:
+            self.surroundings.mapped_endpoints = self.port_mapper.endpoints
+        if self.surroundings.candidates() != before:
+            self.announcer.announce()
+        self.events.wake()
 
     def _became_crowded(self) -> None:
         """There are more members than connect to each other at once: whoever is wanted is looked up."""
