@@ -13,20 +13,17 @@ import pytest
 
 from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
-from dhtvpn.lab.network import Network
-from dhtvpn.lab.topology import (
+from dhtvpn.lab.nat_behaviour import (
     ADDRESS_RESTRICTED,
     OPEN_FILTERING,
     PORT_RESTRICTED,
     SYMMETRIC,
     Filtering,
-    Host,
     Mapping,
     Nat,
-    Role,
-    Router,
-    Topology,
 )
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 
