@@ -108,6 +108,8 @@ class Network:
         for earlier in takewhile(lambda host: host.name != name, self.topology.bootstraps):
             for endpoint in self._endpoints_of(self.node(earlier.name)):
                 words += ["--bootstrap", str(endpoint)]
+        if self.topology.host(name).relay:
+            words.append("--relay")
         child = machine.daemon(machine.dhtvpn("bootstrap", *words), "bootstrap")
         try:
             machine.wait_for_port("udp", BOOTSTRAP_PORT, child, START_TIMEOUT_S)

@@ -59,7 +59,8 @@ class Router:
 @dataclass(frozen=True)
 class Host:
     """A machine: on the public segment, or ``behind`` a router. A plain host runs nothing by itself.
-    ``line``: what its uplink does to frames; None: as the topology says."""
+    ``line``: what its uplink does to frames; None: as the topology says. ``relay``: a bootstrap node that
+    relays for members, too."""
 
     name: str
     role: Role = Role.MEMBER
@@ -67,6 +68,7 @@ class Host:
     ipv4: bool = True
     ipv6: bool = False
     line: Conditions | None = None
+    relay: bool = False
 
 
 @dataclass(frozen=True)
