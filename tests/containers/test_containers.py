@@ -1,0 +1,51 @@
+"""Members in containers, behind routers in containers, talk."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from containers.engine import Engine, assemble_context, import_base, missing_tools
+
+BASE = "dhtvpn-laboratory-base"
+BOOTSTRAP = "198.18.250.10:4690"
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """A Docker engine with the base image, gone afterwards with all that it held."""
+    if missing := missing_tools():
+        pytest.skip(f"needs {', '.join(missing)}: apt install docker.io docker-compose debootstrap")
+    started = Engine(Path(tempfile.mkdtemp(prefix="dvc", dir="/var/tmp")))
+    try:
+        if complaint := started.wait():
+            pytest.skip(complaint)
+        yield started
+    finally:
+        started.stop()
+
+
+def test_members_behind_two_container_routers_talk(engine: Engine) -> None:
+    import_base(engine, BASE, engine.directory)
+    context = assemble_context(engine.directory)
+    settings = {
+        "BASE": BASE,
+        "CONTEXT": str(context),
+        "PIP_OPTIONS": "--no-index --find-links /source/wheels",
+        "PACKAGE": "dhtvpn",
+    }
+    engine.compose("up", "--build", "--detach", **settings)
+    try:
+        network_id = engine.compose("exec", "-T", "laptop", "dhtvpn", "create", "lab").stdout.split()[0]
+        for member in ("laptop", "phone"):
+            words = ("dhtvpn", "join", network_id, "--name", member, "--bootstrap", BOOTSTRAP, "--detach")
+            engine.compose("exec", "-T", member, *words)
+        engine.compose("exec", "-T", "phone", "dhtvpn", "wait", "--peers", "1", "--timeout", "30")
+        engine.compose("exec", "-T", "phone", "dhtvpn", "ping", "laptop")
+        status = engine.compose("exec", "-T", "phone", "dhtvpn", "status", "--json").stdout
+        assert '"direct"' in status
+        assert "192.168.250.20" not in engine.compose("logs", "boot").stdout
+    finally:
+        engine.compose("down", "--volumes", check=False)
