@@ -110,7 +110,13 @@ def import_base(engine: Engine, name: str, directory: Path) -> None:
 
 def assemble_context(directory: Path) -> Path:
     """What the image is built from: the package and everything that it needs, as wheels."""
-    context = directory / "context"
+    context, source = directory / "context", directory / "source"
     shutil.copytree(ROOT / "tests/containers", context / "tests/containers")
-    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(context / "wheels"), str(ROOT)])
+    # A copy: building leaves a folder behind, which the next build would take old files from.
+    shutil.copytree(ROOT / "dhtvpn", source / "dhtvpn", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(context / "wheels"), str(source)]
+    )
     return context
