@@ -18,7 +18,7 @@ EXAMPLES = examples(
     "sudo dhtvpn lab matrix                               all pairs, 20 ms lines",
     "sudo dhtvpn lab matrix --only symmetric              the pairs it is in",
     "sudo dhtvpn lab matrix --only port-symmetric --only same-lan --runs 5",
-    "sudo dhtvpn lab matrix --links 0ms --json            no emulated lines, for programs",
+    "sudo dhtvpn lab matrix --links 0ms --json            for programs",
 )
 
 _MILLISECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:ms)?")
