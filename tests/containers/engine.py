@@ -12,6 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("dockerd", "docker", "docker-compose", "debootstrap", "nsenter", "ip")
+PLACES = (Path("/etc/docker"), Path("/run/docker"))
+"""Where dockerd keeps a key and its plugins' sockets whatever it is told; removed unless they were there."""
+
 START_S = 60.0
 STOP_S = 60.0
 BASE_PACKAGES = "python3,python3-venv,iproute2,iputils-ping,nftables,procps"
@@ -28,6 +31,7 @@ class Engine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.namespace = f"dhtvpn-docker-{os.getpid()}"
+        self._left_behind = [place for place in PLACES if not place.exists()]
         self._log = (directory / "dockerd.log").open("w")
         self._environment = {
             **os.environ,
@@ -82,7 +86,8 @@ class Engine:
             self._process.wait()
         self._log.close()
         run(["ip", "netns", "del", self.namespace])
-        shutil.rmtree(self.directory)
+        for place in (self.directory, *self._left_behind):
+            shutil.rmtree(place, ignore_errors=place != self.directory)
 
 
 def run(
