@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from dhtvpn import files
@@ -28,6 +29,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DamagedStateError, SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_address, ipv6_network
 from dhtvpn.membership.pairwise import PairCredentials
+from dhtvpn.nat.filtering import find_filtering
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.reflexive import Survey, survey
@@ -130,7 +132,11 @@ def _surroundings(config: NodeConfig, port: UdpPort, interface: str) -> Surround
         return await survey(port, servers, host_addresses=[str(address) for address in own])
 
     return Surroundings(
-        network_id=config.network_id, port=port.port, host_addresses=host_addresses, survey=survey_from
+        network_id=config.network_id,
+        port=port.port,
+        host_addresses=host_addresses,
+        survey=survey_from,
+        find_filtering=partial(find_filtering, port),
     )
 
 

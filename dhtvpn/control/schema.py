@@ -42,9 +42,12 @@ class NodePart(TypedDict):
 
 
 class NatPart(TypedDict):
-    """``mapping``: none, endpoint-independent, address-and-port-dependent or unknown (RFC 4787)."""
+    """``mapping``: none, endpoint-independent, address-and-port-dependent or unknown (RFC 4787).
+
+    ``filtering``: address-and-port-dependent, unknown, or "not by port": one of the other two."""
 
     mapping: str
+    filtering: str
     public_endpoints: list[str]
 
 

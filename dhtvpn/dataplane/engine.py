@@ -29,10 +29,11 @@ from dhtvpn.dataplane.messages import (
     SetFeatures,
     SetPathMtu,
     SetPeer,
+    SetSource,
 )
 from dhtvpn.dataplane.outbound import Outbound
 from dhtvpn.dataplane.peers import Peer, Peers
-from dhtvpn.dataplane.sockets import raw_address
+from dhtvpn.dataplane.sockets import raw_address, source_option
 from dhtvpn.dataplane.transmitter import Transmitter
 from dhtvpn.drops import Drops
 from dhtvpn.wireguard.constants import TYPE_DATA, TYPE_DATA_AES
@@ -115,6 +116,8 @@ class Engine:
                 self._peers.erase_keypairs(peer)
             case SetEndpoint():
                 peer.set_endpoint(command.endpoint)
+            case SetSource():
+                peer.source = source_option(command.address)
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA

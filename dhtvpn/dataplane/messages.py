@@ -90,6 +90,14 @@ class SetEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSource:
+    """Send from this address of ours until the peer's endpoint is another one."""
+
+    peer: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class SetFeatures:
     """What the peer said that it takes: trains of TCP, trains of UDP, and data messages sealed with
     AES-256-GCM (type 5)."""
@@ -226,7 +234,9 @@ class DropCounts:
     counts: dict[str, int]
 
 
-PeerCommand = InstallKeypair | EraseKeypairs | SetEndpoint | SetFeatures | SetPathMtu | Send | SendProbe
+PeerCommand = (
+    InstallKeypair | EraseKeypairs | SetEndpoint | SetSource | SetFeatures | SetPathMtu | Send | SendProbe
+)
 """Of a peer that there is."""
 Command = Configure | SetPeer | RemovePeer | Datagram | Resolve | NoMember | PeerCommand
 Event = (
@@ -248,6 +258,7 @@ _NAMES: Final[dict[str, type[Any]]] = {
     "install_keypair": InstallKeypair,
     "erase_keypairs": EraseKeypairs,
     "set_endpoint": SetEndpoint,
+    "set_source": SetSource,
     "set_features": SetFeatures,
     "set_path_mtu": SetPathMtu,
     "send": Send,
@@ -347,6 +358,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     ),
     "networks": _tuple_of(lambda network: [network.network_address.packed, network.prefixlen], _load_network),
     "destination": _Codec(lambda address: address.packed, _load_address),
+    "address": _Codec(lambda address: address.packed, _load_address),
     "local_index": _INDEX,
     "remote_index": _INDEX,
     "send_key": _KEY,

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
 from dhtvpn.dataplane.messages import Activity
-from dhtvpn.dataplane.sockets import RawAddress, raw_address
+from dhtvpn.dataplane.sockets import Ancillary, RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.allowed_ips import AllowedIps
 from dhtvpn.wireguard.keypair import Keypair
@@ -45,6 +45,7 @@ class Peer:
         "received",
         "rx_bytes",
         "sent",
+        "source",
         "trains",
         "transport",
         "tx_bytes",
@@ -62,6 +63,8 @@ class Peer:
         self.endpoint: Endpoint | None = None
         self.address: RawAddress | None = None
         self.family = 0
+        self.source: list[Ancillary] = []
+        """The ancillary data that makes datagrams leave from an address of ours; empty: the kernel picks."""
         self.trains = self.udp_trains = False
         """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
         self.queue: deque[Waiting] = deque()
@@ -75,11 +78,14 @@ class Peer:
     def set_endpoint(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.family, self.address = raw_address(endpoint)
+        self.source = []
 
     def roam(self, family: int, address: RawAddress) -> bool:
         """Take a source address as the kernel gave it. False where it is the endpoint that we have."""
         endpoint = Endpoint.from_socket(address)
         moved = endpoint != self.endpoint
+        if moved:
+            self.source = []
         self.endpoint, self.family, self.address = endpoint, family, address
         return moved
 

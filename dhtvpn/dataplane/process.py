@@ -30,6 +30,7 @@ from dhtvpn.dataplane.messages import (
     SetFeatures,
     SetPathMtu,
     SetPeer,
+    SetSource,
     decode_event,
     encode,
 )
@@ -167,6 +168,10 @@ class EngineProcess:
     def set_endpoint(self, peer: int, endpoint: Endpoint) -> None:
         """Send the peer's datagrams there."""
         self._command(SetEndpoint(peer, endpoint))
+
+    def set_source(self, peer: int, address: Address) -> None:
+        """Send from this address of ours until the peer's endpoint is another one."""
+        self._command(SetSource(peer, address))
 
     def set_features(self, peer: int, *, trains: bool, udp_trains: bool, aes: bool) -> None:
         """What the peer takes: trains of TCP and of UDP, data messages of type 5."""

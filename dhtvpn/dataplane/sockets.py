@@ -8,6 +8,7 @@ import contextlib
 import errno
 import socket
 import sys
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from dhtvpn.endpoint import Endpoint
@@ -27,6 +28,7 @@ RawAddress = tuple[str, int] | tuple[str, int, int, int]
 
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h; the first of its numbers is SK_MEMINFO_RMEM_ALLOC
 _IP_RECVTOS: Final = 13  # linux/in.h
+_IP_PKTINFO, _IPV6_PKTINFO = 8, 50  # linux/in.h, linux/in6.h
 _TRAFFIC_CLASS: Final = frozenset(
     ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
 )
@@ -34,6 +36,8 @@ _TRAFFIC_CLASS: Final = frozenset(
 DEFER: Final = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 TOO_LONG: Final = frozenset((errno.EMSGSIZE, errno.EINVAL))
 """What a run past the path MTU is answered with; kernels differ for UDP_SEGMENT."""
+NOT_OURS: Final = frozenset((errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH))
+"""What a datagram is answered with that shall leave from an address which is not ours any more."""
 NO_RUNS: Final = frozenset((errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
 """What a run is answered with on a way that cannot send any: EIO where checksums are not offloaded."""
 
@@ -94,6 +98,13 @@ def ecn_option(family: int, ecn: int) -> list[Ancillary]:
     if family == socket.AF_INET6:
         return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)]
     return [(socket.IPPROTO_IP, socket.IP_TOS, value)]
+
+
+def source_option(address: IPv4Address | IPv6Address) -> list[Ancillary]:
+    """The ancillary data that makes datagrams leave from ``address`` (ip(7), RFC 3542 section 6)."""
+    if isinstance(address, IPv6Address):
+        return [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, address.packed + bytes(4))]
+    return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + address.packed + bytes(4))]
 
 
 def waiting_bytes(sock: socket.socket) -> int:

@@ -18,6 +18,7 @@ from dhtvpn.dataplane.sockets import (
     MAX_RUN_BYTES,
     MAX_RUN_DATAGRAMS,
     NO_RUNS,
+    NOT_OURS,
     TOO_LONG,
     ecn_option,
     segment_option,
@@ -64,7 +65,7 @@ class Transmitter:
             return True
         try:
             with unfragmented(sock):
-                peer.tx_bytes += sock.sendmsg([datagram], [], 0, peer.address)
+                peer.tx_bytes += sock.sendmsg([datagram], peer.source, 0, peer.address)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return False
@@ -79,7 +80,7 @@ class Transmitter:
         if peer.address is None or sock is None:
             self._drops.count("dataplane", "no_endpoint", count)
             return
-        options = ecn_option(peer.family, ecn)
+        options = ecn_option(peer.family, ecn) + peer.source
         if count > 1:
             options += segment_option(stride)
         try:
@@ -87,6 +88,9 @@ class Transmitter:
         except OSError as error:
             if error.errno in DEFER:
                 self._drops.count("dataplane", "udp_busy", count)
+            elif peer.source and error.errno in NOT_OURS:
+                peer.source = []
+                self._send_parts(peer, parts, stride, ecn)
             elif count > 1 and error.errno in (TOO_LONG | NO_RUNS):
                 if error.errno in NO_RUNS:
                     log.info("this kernel does not send runs of datagrams (%s): one by one", error.strerror)

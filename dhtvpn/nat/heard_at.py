@@ -4,13 +4,15 @@ A host with several addresses in one family would otherwise answer from the one 
 and whoever asked drops an answer from elsewhere. The kernel tells the address that a datagram was sent to
 as ancillary data, and takes it back as the source of an answer (IP_PKTINFO in ip(7), RFC 3542 section 6).
 
-Only requests that anybody may send are answered this way (DHT, STUN service). ICE checks and tunnels leave
-the choice to the kernel, so that both processes of a node send from the same address.
+All that answers goes out this way: the DHT, the STUN service, ICE checks, handshakes. The engine is told the
+address of a path where the host has several (``UdpPort.heard_at``). What was heard in another network is
+forgotten: an address may still be ours when its link is gone.
 """
 
 import socket
 import struct
 from collections import OrderedDict
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from dhtvpn.endpoint import Endpoint
@@ -57,9 +59,19 @@ class HeardAt:
         """For ``sendmsg``; empty where nothing is known: the kernel chooses."""
         return self._latest.get(asker, [])
 
+    def address_for(self, asker: Endpoint) -> IPv4Address | IPv6Address | None:
+        """The address of ours at which ``asker`` was heard last; None where nothing is known."""
+        for level, _, data in self.answer_to(asker):
+            return IPv4Address(data[4:8]) if level == socket.IPPROTO_IP else IPv6Address(data[:16])
+        return None
+
     def forget(self, asker: Endpoint) -> None:
         """The address is not ours any more."""
         self._latest.pop(asker, None)
+
+    def forget_all(self) -> None:
+        """The network is another one."""
+        self._latest.clear()
 
 
 def _answer(ancillary: Ancillary) -> Ancillary | None:

@@ -4,7 +4,8 @@ What aioice keeps doing: the check list, roles and their conflicts, pair states,
 bookkeeping, answers to checks. What is replaced here, and why:
 
 - it opens no socket: one *base* per address family stands for the shared port (RFC 8445 section 5.1.1.1),
-  so a remote candidate makes one pair;
+  so a remote candidate makes one pair. Of several addresses in a family a check leaves from the one at which
+  the peer's own was heard, else from the one that the kernel picks for the way there;
 - requests are authenticated before aioice sees them, and strangers get silence instead of a 401;
 - checks are repeated until their time is over, at most a second apart, instead of 63.5 s with growing
   gaps; failed pairs are tried again, because without signalling a peer may come up later;
@@ -18,6 +19,7 @@ Private members of aioice that this relies on are listed in tests/unit/nat/test_
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Protocol, cast
 
 import aioice
@@ -33,8 +35,9 @@ from dhtvpn.nat.stun_transaction import StunTransaction
 
 log = logging.getLogger(__name__)
 
-MAX_PAIRS = 100
-"""Pairs in one check list (RFC 8445 section 6.1.2.5)."""
+MAX_PAIRS = 48
+"""Pairs in one check list: the candidates that a peer may tell, and some that only its checks reveal.
+RFC 8445 section 6.1.2.5 has 100 as the most that makes sense."""
 
 CHECK_TIMEOUT_S = 5.0
 """One check, repeated, takes at most this; the next has a new transaction. Ours."""
@@ -69,7 +72,7 @@ class SharedTransport:
         self._protocol = protocol
 
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
-        self._port.send(data, Endpoint(*address))
+        self._port.answer(data, Endpoint(*address))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -219,23 +222,34 @@ class PortConnection(aioice.Connection):
         """One authenticated Binding request and its success. Raises CHECK_FAILURES."""
         request = self.build_request(pair, nominate=nominate)
         request.add_message_integrity(self._peer_password.encode())
+        destination = Endpoint(*pair.remote_addr)
         transaction = StunTransaction(
             self._port.stun,
-            self._port.send,
+            self._send_check,
             bytes(request),
-            Endpoint(*pair.remote_addr),
+            destination,
             drops=self._port.drops,
             accept=lambda message: is_authentic(message, self._peer_password),
+            send_out_of_turn=partial(self._send_check, triggered=True),
         )
         self._running[pair] = transaction
         try:
             response = await transaction.run(timeout_s)
         finally:
             self._running.pop(pair, None)
+        self._port.stun.check_budget.answered(destination, asyncio.get_running_loop().time())
         if response.message_class is not stun.Class.RESPONSE:
             if response.error_code == 487:  # RFC 8445 section 7.2.5.1
                 self.switch_role(ice_controlling="ICE-CONTROLLED" in request.attributes)
             raise stun.TransactionFailed(response)
+
+    def _send_check(self, data: bytes, destination: Endpoint, *, triggered: bool = False) -> None:
+        """Within the budget of checks that have not been answered; what is refused is repeated later."""
+        now = asyncio.get_running_loop().time()
+        if self._port.stun.check_budget.take(destination, now, triggered=triggered):
+            self._port.answer(data, destination)
+        else:
+            self._port.drops.count("ice", "budget")
 
     def check_complete(self, pair: ice.CandidatePair) -> None:
         super().check_complete(pair)

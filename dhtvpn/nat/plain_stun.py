@@ -13,6 +13,7 @@ from typing import Final
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.nat import filter_test
 from dhtvpn.nat.demux import STUN_COOKIE, STUN_HEADER
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.stun_limit import SourceLimit
@@ -24,6 +25,7 @@ _HEADER: Final = struct.Struct("!HH4s12s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
 _BINDING_REQUEST, _BINDING_SUCCESS = 0x0001, 0x0101  # RFC 8489 sections 5 and 18.2
 _USERNAME, _XOR_MAPPED_ADDRESS, _FINGERPRINT = 0x0006, 0x0020, 0x8028  # RFC 8489 section 18.3
+_OTHER_ADDRESS: Final = 0x802C  # RFC 5780 section 7.4
 _COMPREHENSION_OPTIONAL: Final = 0x8000
 _FINGERPRINT_XOR: Final = 0x5354554E  # RFC 8489 section 14.7
 _FAMILY_IPV4, _FAMILY_IPV6 = 1, 2
@@ -76,6 +78,18 @@ def success(transaction_id: bytes, mapped: Endpoint, fingerprint: bool) -> bytes
     return message
 
 
+def answer_filter_test(port: UdpPort, transaction_id: bytes, asker: Endpoint) -> None:
+    """Both answers to a filter test (filter_test.py). The caller has applied its limits."""
+    message = success(transaction_id, asker, fingerprint=False)
+    other = port.answer_from_other_port(message, asker)
+    if other is None:
+        return
+    family, size = (_FAMILY_IPV6, 16) if asker.is_ipv6 else (_FAMILY_IPV4, 4)
+    value = struct.pack("!BBH", 0, family, other) + bytes(size)
+    body = message[STUN_HEADER:] + _ATTRIBUTE.pack(_OTHER_ADDRESS, len(value)) + value
+    port.answer(_HEADER.pack(_BINDING_SUCCESS, len(body), STUN_COOKIE, transaction_id) + body, asker)
+
+
 class PlainStunService:
     """Answers on ``port`` from when it is made."""
 
@@ -90,6 +104,10 @@ class PlainStunService:
         """One datagram that looks like STUN. Never raises."""
         if not self._limit.allows(source.host, self._clock()):
             self._port.drops.count("stun", "rate")
+            return
+        if (asked := filter_test.transaction_of(data_untrusted)) is not None:
+            self.answered += 1
+            answer_filter_test(self._port, asked, source)
             return
         try:
             transaction_id, fingerprint = read_request(data_untrusted)

@@ -8,12 +8,14 @@ import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES, NOTE_PREFIX_BYTES, Kind, classify
 from dhtvpn.nat.heard_at import ANCILLARY_SIZE, Ancillary, HeardAt
+from dhtvpn.nat.other_port import OtherPort
 from dhtvpn.nat.port_sockets import PortSockets, open_sockets
 from dhtvpn.nat.reading import WINDOW_S, ReadBudget, Thinning
 from dhtvpn.nat.socket_filter import attach, control_filter, dropped, engine_filter
@@ -40,7 +42,7 @@ _SEND_DROPS = {
     errno.EMSGSIZE: "send_too_long",
 }
 
-_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN))
+_ANSWERED_FROM_WHERE_HEARD = frozenset((Kind.DHT, Kind.NOTE, Kind.STUN, Kind.TUNNEL_HANDSHAKE))
 
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
@@ -60,6 +62,7 @@ class UdpPort:
         self._view = memoryview(self._buffer)
         self._closed = False
         self._heard_at = HeardAt()
+        self._other_port = OtherPort()
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[Kind, DatagramHandler] = {Kind.STUN: self._route_stun}
         now = time.monotonic()
@@ -236,6 +239,18 @@ class UdpPort:
                 return True
         return self.send(data, endpoint)
 
+    def answer_from_other_port(self, data: bytes, endpoint: Endpoint) -> int | None:
+        """Like :meth:`answer`, from a port that nobody has sent to; returns its number, None if unsent."""
+        return self._other_port.send(data, endpoint, self._heard_at.answer_to(endpoint))
+
+    def heard_at(self, endpoint: Endpoint) -> IPv4Address | IPv6Address | None:
+        """The address of ours at which ``endpoint`` was last heard, where that is known."""
+        return self._heard_at.address_for(endpoint)
+
+    def network_changed(self) -> None:
+        """Let the kernel choose anew from where to send."""
+        self._heard_at.forget_all()
+
     def close(self) -> None:
         """Stop reading and close every socket, the engine's included. May be called twice."""
         if self._closed:
@@ -246,6 +261,7 @@ class UdpPort:
             if timer is not None:
                 timer.cancel()
         self._sockets.close()
+        self._other_port.close()
         self._handlers.clear()
 
     def _pause(self) -> None:

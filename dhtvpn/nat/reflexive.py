@@ -94,10 +94,13 @@ async def survey(
 ) -> Survey:
     """Ask up to SERVERS_PER_FAMILY servers of each family at once.
 
-    ``host_addresses`` are this machine's own. Returns at most SOFT_TIMEOUT_S after a family's first
-    answer, and after ``timeout_s`` in any case. Never raises for what servers do or fail to do.
+    ``host_addresses`` are this machine's own; nobody is asked over a family without any. Returns at most
+    SOFT_TIMEOUT_S after a family's first answer, and after ``timeout_s`` in any case. Never raises for what
+    servers do or fail to do.
     """
-    chosen = choose_servers(servers, port.families)
+    own_families = {6 if ":" in address else 4 for address in host_addresses} or set(port.families)
+    reachable = [server for server in servers if (6 if server.is_ipv6 else 4) in own_families]
+    chosen = choose_servers(reachable, port.families)
     results = await asyncio.gather(
         *(_ask_family(port, chosen[family], timeout_s) for family in chosen),
     )

@@ -12,6 +12,7 @@ from aioice import stun
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, UsageError
+from dhtvpn.nat.check_budget import CheckBudget
 from dhtvpn.nat.stun_messages import TRANSACTION_ID, is_indication, is_response, parse
 
 MAX_AGENTS = 2048
@@ -32,6 +33,9 @@ class StunRouter:
         self._transactions: dict[bytes, StunReceiver] = {}
         self._service: StunReceiver | None = None
         self._unanswered_check: Callable[[str], None] | None = None
+        self._questions: Callable[[bytes, Endpoint], bool] | None = None
+        self.check_budget = CheckBudget()
+        """For the checks of all agents."""
 
     @property
     def agents(self) -> int:
@@ -65,6 +69,10 @@ class StunRouter:
         """Who answers requests without USERNAME; None: nobody."""
         self._service = service
 
+    def on_questions(self, handler: Callable[[bytes, Endpoint], bool] | None) -> None:
+        """Who may take a request as it is before anybody reads it: True where that was his."""
+        self._questions = handler
+
     def on_unanswered_check(self, handler: Callable[[str], None] | None) -> None:
         """Who is told of the ufrag of a check that no agent waits for: a peer that seeks a path anew."""
         self._unanswered_check = handler
@@ -82,6 +90,8 @@ class StunRouter:
             return
         else:
             receiver = None
+            if self._questions is not None and self._questions(data, source):
+                return
         try:
             message = parse(data)
         except DecodeError as error:

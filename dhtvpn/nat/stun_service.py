@@ -2,7 +2,8 @@
 
 A Binding request without USERNAME gets a success response with XOR-MAPPED-ADDRESS and nothing else
 (RFC 8489 section 12): 32 or 44 bytes for 20, so it amplifies by at most 2.2. Requests are limited per
-source and in total, and those that ask for what we do not have (CHANGE-REQUEST) get no answer.
+source and in total, and those that ask for what we do not have (CHANGE-REQUEST in any form but that of
+filter_test.py) get no answer.
 """
 
 import time
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from aioice import stun
 
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.nat import filter_test
+from dhtvpn.nat.plain_stun import answer_filter_test
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.stun_limit import SourceLimit
 from dhtvpn.nat.stun_messages import binding_response
@@ -27,6 +30,7 @@ class StunService:
         self._limit = SourceLimit(clock())
         self.answered = 0
         port.stun.on_binding_request(self.handle_request)
+        port.stun.on_questions(self.handle_question)
 
     def handle_request(self, message: stun.Message, source: Endpoint) -> None:
         """Answer one Binding request. Never raises."""
@@ -40,5 +44,18 @@ class StunService:
         fingerprint = "FINGERPRINT" in message.attributes  # RFC 8489 section 14.7
         self._port.answer(binding_response(message.transaction_id, source, fingerprint), source)
 
+    def handle_question(self, data_untrusted: bytes, source: Endpoint) -> bool:
+        """Answer a filter test (filter_test.py); False where it is none. Never raises."""
+        transaction_id = filter_test.transaction_of(data_untrusted)
+        if transaction_id is None:
+            return False
+        if self._limit.allows(source.host, self._clock()):
+            self.answered += 1
+            answer_filter_test(self._port, transaction_id, source)
+        else:
+            self._port.drops.count("stun", "rate")
+        return True
+
     def close(self) -> None:
+        self._port.stun.on_questions(None)
         self._port.stun.on_binding_request(None)

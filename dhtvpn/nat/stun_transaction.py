@@ -36,9 +36,12 @@ class StunTransaction:
         *,
         drops: Drops,
         accept: Callable[[stun.Message], bool] = lambda message: True,
+        send_out_of_turn: Callable[[bytes, Endpoint], object] | None = None,
     ) -> None:
+        """``send_out_of_turn``: in place of ``send`` for :meth:`send_again`."""
         self._router = router
         self._send = send
+        self._send_out_of_turn = send_out_of_turn or send
         self._request = request
         self._id = request[8:20]
         self._destination = destination
@@ -69,7 +72,7 @@ class StunTransaction:
         now = self._loop.time()
         if not self._answer.done() and now >= self._again_at:
             self._again_at = now + AGAIN_S
-            self._send(self._request, self._destination)
+            self._send_out_of_turn(self._request, self._destination)
 
     def _send_and_rearm(self) -> None:
         if self._answer.done():

@@ -90,9 +90,17 @@ class Announcer:
         self.confirmed: dict[int, int] = {}
         """Epoch -> number of other nodes that confirmed our record, as of the last publication."""
 
-    def announce(self) -> None:
-        """Publish again soon: the record has changed, or the directory has new contacts."""
+    def announce(self, *, again: bool = False) -> None:
+        """Publish again soon: the record has changed, or the directory has new contacts. ``again``: under a
+        new sequence number even if it has not changed, so that everybody is told that we are there."""
+        if again:
+            self._content_is_new()
         self._wanted.set()
+
+    def _content_is_new(self) -> None:
+        self._content = None
+        for place in self._places.values():
+            place.content = None
 
     def seen_own(self, sequence: int) -> None:
         """The directory holds a record of ours with this number: the next one has to be above it, even
@@ -101,10 +109,7 @@ class Announcer:
         if self.sequence < sequence < MAX_SEQUENCE // 2 and now - self._raised_at >= RAISE_PAUSE_S:
             self._raised_at = now
             self.sequence = sequence
-            self._content = None
-            for place in self._places.values():
-                place.content = None
-            self.announce()
+            self.announce(again=True)
 
     async def run(self) -> None:
         """Publish until cancelled."""

@@ -7,7 +7,9 @@ An attempt runs two ways at once, and whichever yields a session ends it:
     ICE     candidate pairs from both records; credentials are derived from the two static keys and the
             session nonces, so there is no signalling round (docs/adr/0002-derived-ice-credentials.md)
 
-The path belongs to the tunnel once a session is up: it follows authenticated packets from then on.
+The path belongs to the tunnel once a session is up: it follows authenticated packets from then on. A record
+that says that the peer is elsewhere makes us doubt the path, and knock there: our knock also opens our NAT
+for what the peer sends from there.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from dhtvpn.errors import TimedOutError, UsageError
 from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.mesh.peers import Occasion, Peer
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import Candidate
+from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,15 @@ GRACE_S = 0.25
 UNREACHABLE_AFTER_S = 25.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts; doubled each time, with jitter, so that nodes do not try in step."""
+PERSISTENT_S = 180.0
+"""A path that worked is sought without longer pauses for this long: a router takes a minute or two to start
+again, and nothing but silence says that it is back."""
+KNOCKS_PERSISTENT = 10
+"""So that the peer's first packet through is ours, and within a second."""
+MEET_S = 1.0
+"""A peer that says that it has moved is met elsewhere at most this often."""
+MEETING_PLACES = 4
+"""New candidates that are knocked at then."""
 LINGER_S = 3.0
 """An agent answers checks this long after its session: the other side may still be checking."""
 KNOWN_ENDPOINTS = 4
@@ -45,6 +56,8 @@ class Agent(Protocol):
     """What the connector needs of an ICE agent (nat/ice.py)."""
 
     async def connect(self, deadline_s: float) -> Endpoint: ...
+
+    def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -69,13 +82,23 @@ class Connector:
         own_candidates: Callable[[], Sequence[Candidate]],
         changed: Callable[[Peer], None],
         negotiations: asyncio.Semaphore,
+        doubt: Callable[[Peer], None] = lambda _: None,
+        may_probe: Callable[[Endpoint], bool] = lambda _: True,
     ) -> None:
+        """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not.
+        ``may_probe``: whether an endpoint that a peer has named, and that may be a victim's, gets one more
+        datagram."""
         self.peer = peer
         self._tunnels = tunnels
         self._make_agent = make_agent
         self._own_candidates = own_candidates
         self._changed = changed
         self._negotiations = negotiations
+        self._doubt = doubt
+        self._may_probe = may_probe
+        self._hurry = asyncio.Event()
+        self._persistent_until = float("-inf")
+        self._met_at = float("-inf")
         self._credentials: PairCredentials | None = None
         self._candidates: Sequence[Candidate] = ()
         self._nonce: bytes | None = None
@@ -84,6 +107,8 @@ class Connector:
         self._session = asyncio.Event()
         self._attempt: asyncio.Task[None] | None = None
         self._agent: Agent | None = None
+        self._checking: Agent | None = None
+        """The agent of the attempt under way, while it seeks."""
         self._linger: asyncio.Task[None] | None = None
 
     @property
@@ -94,11 +119,17 @@ class Connector:
     def record_arrived(
         self, nonce: bytes, credentials: PairCredentials, candidates: Sequence[Candidate]
     ) -> None:
-        """A verified record of the peer. Starts an attempt unless the session is with this very run."""
-        news = nonce != self._nonce or set(candidates) != set(self._candidates)
+        """A verified record of the peer that is newer than those before. Starts an attempt unless the session
+        is with this very run; then the path is doubted where the peer has other candidates now."""
+        same_run = nonce == self._nonce
+        news = not same_run or set(candidates) != set(self._candidates)
+        added = [candidate for candidate in candidates if candidate not in self._candidates]
         self._nonce, self._credentials, self._candidates = nonce, credentials, candidates
-        if news and not (self._session.is_set() and self.peer.session_nonce == nonce):
-            self.start(restart=True)
+        if not (self._session.is_set() and self.peer.session_nonce == nonce):
+            self.start(restart=news)
+            self._hurry.set()
+        elif news and same_run:
+            self._peer_moved(added)
 
     def start(self, *, restart: bool = False) -> None:
         """Begin to connect. With ``restart`` a running attempt, made with older facts, is replaced."""
@@ -109,6 +140,40 @@ class Connector:
         if self.peer.move(Occasion.NEWS):
             self._changed(self.peer)
         self._attempt = asyncio.create_task(self._connect(self._attempt), name=f"connect {self.peer.id}")
+
+    def candidates_told(self, candidates: Sequence[Candidate]) -> None:
+        """More candidates of the peer, told by another way than its record: a signal through a relay. They
+        are checked at once in the attempt that runs, and in those after it until the next record."""
+        added = [candidate for candidate in candidates if candidate not in self._candidates]
+        self._candidates = (*self._candidates, *added)[-MAX_CANDIDATES:]
+        if self._session.is_set():
+            self._peer_moved(added)
+            return
+        if self._checking is not None:
+            for candidate in added:
+                self._checking.add_remote(candidate.endpoint, candidate.kind)
+        self.start()
+        self._hurry.set()
+
+    def try_now(self) -> None:
+        """What kept us from the peer may be gone: a pause ends, or a new attempt takes the place of this."""
+        self._persist()
+        self.start(restart=True)
+
+    def _peer_moved(self, added: Sequence[Candidate]) -> None:
+        """The peer has other candidates than before, ``added`` among them. Where it is gone from the endpoint
+        in use, we knock at the new ones: our NAT then lets in what it sends us from there."""
+        self._doubt(self.peer)
+        now = asyncio.get_running_loop().time()
+        still_there = any(candidate.endpoint == self.peer.endpoint for candidate in self._candidates)
+        if added and not still_there and now - self._met_at >= MEET_S:
+            self._met_at = now
+            places = [candidate.endpoint for candidate in added[:MEETING_PLACES]]
+            if allowed := [place for place in places if self._may_probe(place)]:
+                self._tunnels.knock(self.peer, allowed)
+
+    def _persist(self) -> None:
+        self._persistent_until = asyncio.get_running_loop().time() + PERSISTENT_S
 
     def session_up(self) -> None:
         """A handshake with the peer is complete, whichever way it came."""
@@ -127,6 +192,7 @@ class Connector:
     def path_lost(self) -> None:
         """Nothing comes back any more: connect anew."""
         self._session.clear()
+        self._persist()
         if self.peer.move(Occasion.PATH_LOST):
             self._changed(self.peer)
         self.start()
@@ -167,8 +233,28 @@ class Connector:
             late = not session.is_set() and loop.time() - began > UNREACHABLE_AFTER_S
             if late and self.peer.move(Occasion.NO_PATH):
                 self._changed(self.peer)
-            await _wait(session, pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = await self._pause(session, pause)
+
+    async def _pause(self, session: asyncio.Event, pause: float) -> float:
+        """Between two attempts, shorter when there is a reason to hurry; returns the next pause."""
+        if self._persistent:
+            pause = FIRST_PAUSE_S
+        self._hurry.clear()
+        hurry = asyncio.create_task(self._hurry.wait())
+        up = asyncio.create_task(session.wait())
+        try:
+            spread = random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
+            done, _ = await asyncio.wait(
+                {hurry, up}, timeout=pause * spread, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in (hurry, up):
+                task.cancel()
+        return FIRST_PAUSE_S if hurry in done else min(2 * pause, LONGEST_PAUSE_S)
+
+    @property
+    def _persistent(self) -> bool:
+        return asyncio.get_running_loop().time() < self._persistent_until
 
     async def _try_once(self, session: asyncio.Event) -> None:
         """Both ways at once, until the session is up or both have failed."""
@@ -183,7 +269,8 @@ class Connector:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _knock(self, session: asyncio.Event) -> None:
-        for _ in range(KNOCKS if self.known_endpoints else 0):
+        knocks = KNOCKS_PERSISTENT if self._persistent else KNOCKS
+        for _ in range(knocks if self.known_endpoints else 0):
             self._tunnels.knock(self.peer, self.known_endpoints)
             if await _wait(session, KNOCK_INTERVAL_S):
                 return
@@ -201,7 +288,7 @@ class Connector:
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return
-        self._agent = agent
+        self._agent = self._checking = agent
         finding = asyncio.create_task(agent.connect(ICE_DEADLINE_S))
         done = asyncio.create_task(session.wait())
         try:
@@ -217,6 +304,7 @@ class Connector:
         except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
+            self._checking = None
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)

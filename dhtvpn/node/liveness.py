@@ -1,4 +1,14 @@
-"""Pings along every path: measures the round trip, keeps NAT mappings open, notices a path that is gone."""
+"""Pings along every path: measures the round trip, keeps NAT mappings open, notices a path that is gone.
+
+Who notices:
+
+    idle        nothing was heard for as long as the path is known to stand (keepalive.py), 15 s at first
+    silence     we send and nothing comes back: the engine's counters say so within a second
+    doubt       somebody has reason to think that the path is gone: the network or the peer's record changed
+
+Each of these makes up to PINGS pings in quick succession. The first answer, or any other packet of the peer,
+settles it. Paths with a long round trip get the time that they need.
+"""
 
 import asyncio
 import logging
@@ -8,15 +18,29 @@ from dataclasses import dataclass, field
 
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer
+from dhtvpn.node.keepalive import IdleTime
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 15.0
-"""Between pings of an idle path. UDP mappings last two minutes at least by RFC 4787 (REQ-5), 30 s in
-practice."""
+BUSY_INTERVAL_S = 15.0
+"""Between pings of a path in use: they measure the round trip."""
+BUSY_BYTES = 2000
+"""Received since the last ping: more than pings and handshakes make."""
 REPLY_DEADLINE_S = 1.0
-LOST_AFTER = 4
-"""Unanswered pings in a row, one second apart, after which a path counts as lost."""
+PINGS = 5
+"""Unanswered pings in a row after which a path counts as lost."""
+PING_GAP_S, LONGEST_GAP_S = 0.2, 1.0
+"""Between them: one and a half round trips within these bounds."""
+LAST_WAIT_S, LONGEST_WAIT_S = 0.5, 3.0
+"""After the last of them: three round trips within these bounds; a path of 1 s round trip gets 3 s."""
+UNKNOWN_RTT_S = 0.3
+UNKNOWN_WAIT_S = 1.5
+"""The same while nothing is known of the path: its pings take 3.3 s in all."""
+SILENCE_S = 0.75
+"""Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
+person notice, above the engine's 0.25 s between reports."""
+SENDING_GAP_S = 1.5
+"""Packets further apart than this are no stream to which there should have been an answer."""
 MAX_WAITING = 64
 """Tokens outstanding per peer; the oldest is forgotten first."""
 
@@ -24,6 +48,21 @@ MAX_WAITING = 64
 @dataclass
 class _Waiting:
     sent: dict[bytes, tuple[float, asyncio.Future[float]]] = field(default_factory=dict)
+
+
+@dataclass
+class _Watched:
+    """What is known of one watched peer's traffic. Times in monotonic seconds."""
+
+    doubt: asyncio.Event
+    rx_bytes: int
+    tx_bytes: int
+    sending_since: float | None = None
+    """Since when we send without an answer."""
+    sent_at: float = 0.0
+    moved_at: float = 0.0
+    """When anything went either way."""
+    heard_at: float = 0.0
 
 
 class Liveness:
@@ -40,19 +79,56 @@ class Liveness:
         self._random_bytes = random_bytes
         self._lost = lost
         self._waiting: dict[int, _Waiting] = {}
+        self._watched: dict[int, _Watched] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._idle: dict[int, IdleTime] = {}
 
     def watch(self, peer: Peer) -> None:
         """Keep an eye on ``peer`` from now until it is lost or :meth:`forget` is called."""
         task = self._tasks.get(peer.number)
         if task is None or task.done():
-            self._tasks[peer.number] = asyncio.create_task(self._watch(peer), name=f"ping {peer.id}")
+            watched = _Watched(asyncio.Event(), peer.rx_bytes, peer.tx_bytes)
+            self._watched[peer.number] = watched
+            self._tasks[peer.number] = asyncio.create_task(self._watch(peer, watched), name=f"ping {peer.id}")
 
     def forget(self, peer: Peer) -> None:
         task = self._tasks.pop(peer.number, None)
         if task is not None:
             task.cancel()
         self._waiting.pop(peer.number, None)
+        self._watched.pop(peer.number, None)
+
+    def idle_time(self, peer: Peer) -> IdleTime:
+        """How long the path to ``peer`` may be idle, as far as is known."""
+        return self._idle.setdefault(peer.number, IdleTime())
+
+    def network_changed(self) -> None:
+        """What was found out about NATs on the way does not hold any more."""
+        self._idle.clear()
+
+    def doubt(self, peer: Peer) -> None:
+        """Ask a watched peer now whether it is still there."""
+        watched = self._watched.get(peer.number)
+        if watched is not None:
+            watched.doubt.set()
+
+    def packets_moved(self, peer: Peer) -> None:
+        """The peer's byte counters have changed: doubt a path on which nothing comes back."""
+        watched = self._watched.get(peer.number)
+        if watched is None:
+            return
+        now = _now()
+        watched.moved_at = now
+        if peer.rx_bytes != watched.rx_bytes:
+            watched.sending_since, watched.heard_at = None, now
+        elif peer.tx_bytes != watched.tx_bytes:
+            if watched.sending_since is None or now - watched.sent_at > SENDING_GAP_S:
+                watched.sending_since = now
+            elif now - watched.sending_since >= max(SILENCE_S, 2 * _rtt_s(peer)):
+                watched.sending_since = None
+                watched.doubt.set()
+            watched.sent_at = now
+        watched.rx_bytes, watched.tx_bytes = peer.rx_bytes, peer.tx_bytes
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -87,17 +163,66 @@ class Liveness:
         peer.rtt_ms = rtt_ms if peer.rtt_ms is None else 0.7 * peer.rtt_ms + 0.3 * rtt_ms
         return rtt_ms
 
-    async def _watch(self, peer: Peer) -> None:
-        missed = 0
-        while missed < LOST_AFTER:
-            started = time.monotonic()
-            received = peer.rx_bytes
-            if await self.ping(peer) is not None or peer.rx_bytes > received:
-                missed = 0
-                await asyncio.sleep(INTERVAL_S)
-            else:
-                missed += 1
-                await asyncio.sleep(max(0.0, REPLY_DEADLINE_S - (time.monotonic() - started)))
-        log.info("peer %s: no answer to %d pings, the path is lost", peer.id, missed)
+    async def _watch(self, peer: Peer, watched: _Watched) -> None:
+        idle_s = 0.0
+        while await self._answers(peer):
+            self.idle_time(peer).survived(idle_s)
+            watched.doubt.clear()
+            await self._until_due(peer, watched)
+            idle_s = _now() - watched.moved_at
+        self.idle_time(peer).died(idle_s)
+        log.info("peer %s: no answer to %d pings, the path is lost", peer.id, PINGS)
         peer.rtt_ms = None
+        self._watched.pop(peer.number, None)
+        self._tasks.pop(peer.number, None)  # this one: whoever is told may want another
         self._lost(peer)
+
+    async def _until_due(self, peer: Peer, watched: _Watched) -> None:
+        """Until there is a doubt, nothing has been heard for long, or a busy path is to be measured."""
+        began, received = _now(), peer.rx_bytes
+        due_s = self.idle_time(peer).due_s(self._random_bytes(1)[0] / 255)
+        watched.heard_at = watched.moved_at = began
+        while True:
+            due = watched.heard_at + due_s
+            if peer.rx_bytes - received > BUSY_BYTES:
+                due = min(due, began + BUSY_INTERVAL_S)
+            left_s = due - _now()
+            if left_s <= 0:
+                return
+            try:
+                await asyncio.wait_for(watched.doubt.wait(), min(left_s, BUSY_INTERVAL_S))
+            except TimeoutError:
+                continue
+            return
+
+    async def _answers(self, peer: Peer) -> bool:
+        """Whether any of up to PINGS pings is answered, or anything else comes from the peer meanwhile."""
+        received, rtt_s = peer.rx_bytes, _rtt_s(peer)
+        gap_s = min(LONGEST_GAP_S, max(PING_GAP_S, 1.5 * rtt_s))
+        wait_s = min(LONGEST_WAIT_S, max(LAST_WAIT_S, 3 * rtt_s))
+        if peer.rtt_ms is None:
+            wait_s = UNKNOWN_WAIT_S
+        pings: set[asyncio.Task[float | None]] = set()
+        try:
+            for number in range(PINGS):
+                left_s = (PINGS - 1 - number) * gap_s + wait_s
+                pings.add(asyncio.create_task(self.ping(peer, left_s)))
+                is_last = number == PINGS - 1
+                done, _ = await asyncio.wait(
+                    pings, timeout=wait_s if is_last else gap_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if peer.rx_bytes > received or any(ping.result() is not None for ping in done):
+                    return True
+            return False
+        finally:
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
+
+
+def _rtt_s(peer: Peer) -> float:
+    return UNKNOWN_RTT_S if peer.rtt_ms is None else peer.rtt_ms / 1e3
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

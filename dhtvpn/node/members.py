@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dhtvpn.discovery.sources import REMEMBERED
@@ -17,7 +17,7 @@ from dhtvpn.mesh.peers import Peer, PeerTable
 from dhtvpn.node.connector import AgentMaker, Connector
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.records.record import EndpointRecord
+from dhtvpn.records.record import NOTHING_KNOWN, Candidate, EndpointRecord, NatBehaviour
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Member:
     """Its newest record as published, for the disk."""
     record_seen_at: float = 0.0
     """Unix seconds; 0 when no record was seen in this run."""
+    nat: NatBehaviour = NOTHING_KNOWN
+    """What it has found out about the NAT in front of it."""
 
 
 class Members:
@@ -56,6 +58,8 @@ class Members:
         surroundings: Surroundings,
         make_agent: AgentMaker,
         changed: Callable[[Peer], None],
+        doubt: Callable[[Peer], None],
+        may_probe: Callable[[Endpoint], bool],
         drops: Drops,
     ) -> None:
         self._network_id = network_id
@@ -66,6 +70,8 @@ class Members:
         self._surroundings = surroundings
         self._make_agent = make_agent
         self._changed = changed
+        self._doubt = doubt
+        self._may_probe = may_probe
         self._drops = drops
         self._members: dict[bytes, Member] = {}
         self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
@@ -115,6 +121,7 @@ class Members:
             return
         member.sequence = sequence
         member.peer.name = record.name
+        member.nat = record.nat
         if record.leaving:
             member.connector.gone()
             return
@@ -130,6 +137,12 @@ class Members:
         )
         candidates = self._surroundings.usable(record.candidates)
         member.connector.record_arrived(record.session_nonce, credentials, candidates)
+
+    def signal_arrived(self, peer: Peer, candidates: Sequence[Candidate]) -> None:
+        """An authenticated peer tells more of its candidates, by another way than its record."""
+        member = self.of(peer)
+        if member is not None:
+            member.connector.candidates_told(self._surroundings.usable(candidates))
 
     def record_expired(self, node_key: bytes) -> None:
         """The directory has no record of the member any more. A session that works goes on without."""
@@ -186,6 +199,8 @@ class Members:
             own_candidates=self._surroundings.candidates,
             changed=self._changed,
             negotiations=self._negotiations,
+            doubt=self._doubt,
+            may_probe=self._may_probe,
         )
         member = Member(peer, connector, claim)
         self._members[claim.node_key] = member

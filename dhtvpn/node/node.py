@@ -4,8 +4,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -23,9 +24,8 @@ from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.port_mapping.mapper import PortMapper
-from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
-from dhtvpn.node.bootstrap import Bootstrapper, first_endpoints
+from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
@@ -41,8 +41,10 @@ from dhtvpn.node.memory import Memory
 from dhtvpn.node.mtu_routes import MtuRoutes
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
@@ -52,8 +54,6 @@ from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
 
-SURVEY_S = (3.0, 15.0, 120.0)
-"""Pauses between surveys; the last one repeats. The early ones find a second STUN server for the mapping."""
 SAVE_S = 30.0
 LONE_CHECK_S = 1.0
 """How often a node without contacts looks whether it has some; being reached wakes it at once."""
@@ -112,8 +112,7 @@ class Node:
         self._identity = identity
         self._session_nonce = random_bytes(frames.NONCE_SIZE)
         self._last_stranger = -STRANGER_PAUSE_S
-        self._background: set[asyncio.Task[None]] = set()
-        self._surveyed = asyncio.Event()
+        self._background: set[asyncio.Task[object]] = set()
         self._random_bytes = random_bytes
         self._topics: dict[int, Topic] = {}
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
@@ -121,10 +120,11 @@ class Node:
             device=device,
             engine=local_end.engine,
             table=self.table,
-            send=port.send,
+            send=port.answer,
             drops=drops,
             listener=self,
             features=local_end.features,
+            source_for=self._source_for,
         )
         self.liveness = Liveness(
             send_frame=self.tunnels.send_frame, random_bytes=random_bytes, lost=self._path_lost
@@ -146,14 +146,26 @@ class Node:
         )
         self.on_demand = self._make_on_demand()
         self.announcer = self._make_announcer()
+        self.surveying = Surveying(
+            self.surroundings,
+            sources,
+            names=self._known_names,
+            families=self._families,
+            changed=self._surveyed,
+            say=events.say,
+        )
+        self.recovery = self._make_recovery()
         self.finder = self._make_finder()
         self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
         local_end.listener = self
-        port.on_tunnel(self.tunnels.datagram_received)
-        port.filter_in_kernel(device.index_tag)
-        port.stun.on_unanswered_check(self.members.checked)
+        self._listen(device.index_tag)
+
+    def _listen(self, index_tag: int) -> None:
+        self.port.on_tunnel(self.tunnels.datagram_received)
+        self.port.filter_in_kernel(index_tag)
+        self.port.stun.on_unanswered_check(self.members.checked)
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
         return Members(
@@ -165,7 +177,24 @@ class Node:
             surroundings=self.surroundings,
             make_agent=make_agent,
             changed=self._peer_changed,
+            doubt=self.liveness.doubt,
+            may_probe=lambda endpoint: self.port.stun.check_budget.take(endpoint, time.monotonic()),
             drops=self.drops,
+        )
+
+    def _make_recovery(self) -> Recovery:
+        return Recovery(
+            interface=self.local_end.interface,
+            members=self.members.all,
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            lost=self._silent,
+            network_changed=self._network_changed,
+            surveying=self.surveying,
+            dht=self.dht,
+            announce=partial(self.announcer.announce, again=True),
+            say=self.events.say,
+            in_background=self._in_background,
         )
 
     def _make_on_demand(self) -> OnDemand:
@@ -235,7 +264,8 @@ class Node:
         await self.sources.start()
         self.stock.load(self.taken_ipv4())
         loops = [
-            self._survey_loop(contacts),
+            self.surveying.run(contacts),
+            self.recovery.run(),
             self._announce_when_surveyed(),
             self.finder.run(),
             self.on_demand.run(),
@@ -324,6 +354,7 @@ class Node:
         self.path_probes.endpoint_moved(peer)
 
     def packets_moved(self, peer: Peer) -> None:
+        self.liveness.packets_moved(peer)
         self.path_probes.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
@@ -360,27 +391,9 @@ class Node:
 
     # Loops
 
-    async def _survey_loop(self, remembered: Sequence[Endpoint]) -> None:
-        servers = await first_endpoints(self._known_names, remembered, self._families)
-        for number in range(1 << 62):
-            known = self.sources.contacts()
-            try:
-                changed = await self.surroundings.look(list(dict.fromkeys([*servers, *known])))
-            except SystemRefusedError as error:
-                self.events.say("warning", str(error))
-                changed = False
-            if self.dht is not None:
-                self.dht.read_only = self.surroundings.mapping is not Mapping.NONE
-            if changed:
-                public = ", ".join(str(endpoint) for endpoint in self.surroundings.public_endpoints)
-                self.events.say("nat", f"seen from outside as {public or 'unknown'}")
-                self.announcer.announce()
-            self._surveyed.set()
-            await asyncio.sleep(SURVEY_S[min(number, len(SURVEY_S) - 1)])
-
     async def _announce_when_surveyed(self) -> None:
         try:
-            await asyncio.wait_for(self._surveyed.wait(), FIRST_SURVEY_S)
+            await asyncio.wait_for(self.surveying.done.wait(), FIRST_SURVEY_S)
         except TimeoutError:
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
@@ -470,6 +483,11 @@ class Node:
         elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
             self._in_background(self._forget(peer))
 
+    def _network_changed(self) -> None:
+        self.port.network_changed()
+        if self.port_mapper is not None:
+            self.port_mapper.look_again()
+
     def _mapping_changed(self) -> None:
         before = self.surroundings.candidates()
         if self.port_mapper is not None:
@@ -489,8 +507,19 @@ class Node:
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
+    def _surveyed(self, afresh: bool) -> None:
+        if afresh:
+            self.recovery.surveyed()
+        else:
+            self.announcer.announce()
+
+    def _silent(self, peer: Peer) -> None:
+        self.liveness.forget(peer)
+        self._path_lost(peer)
+
     def _path_lost(self, peer: Peer) -> None:
         self.path_probes.forget(peer)
+        self.recovery.path_lost()
         member = self.members.of(peer)
         if member is not None:
             member.connector.path_lost()
@@ -533,18 +562,23 @@ class Node:
             since=self.claim.since,
             features=0,
             leaving=False,
+            nat=self.surroundings.nat,
         )
+
+    def _source_for(self, endpoint: Endpoint) -> engine_events.Address | None:
+        """Only where there is a choice: what is pinned to an address cannot follow another route."""
+        return self.port.heard_at(endpoint) if self.surroundings.has_choice(endpoint.is_ipv6) else None
 
     def taken_ipv4(self) -> set[IPv4Address]:
         """Overlay addresses that somebody holds, as far as this node knows."""
         return {self.claim.address, *(peer.ipv4 for peer in self.table.all() if peer.ipv4)}
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[object]) -> None:
         self._background.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, SystemRefusedError):

@@ -36,6 +36,7 @@ def status_document(node: "Node") -> dict[str, Any]:
         },
         "nat": {
             "mapping": node.surroundings.mapping.value,
+            "filtering": node.surroundings.filtering.value,
             "public_endpoints": [str(endpoint) for endpoint in node.surroundings.public_endpoints],
         },
         "port_mapping": port_mapping_document(node),

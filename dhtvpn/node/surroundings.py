@@ -12,19 +12,46 @@ from typing import Protocol
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
+from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.port_mapping.external import contradicted
 from dhtvpn.nat.reflexive import Mapping, Survey
-from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
+from dhtvpn.records.record import (
+    MAX_CANDIDATES,
+    Candidate,
+    CandidateKind,
+    NatBehaviour,
+    PublishedFiltering,
+    PublishedMapping,
+)
 
 log = logging.getLogger(__name__)
 
 HostAddress = IPv4Address | IPv6Address
+
+MAX_FILTER_SERVERS = 3
+"""Asked one after the other while they do not answer: old ones do not know the question."""
+
+_MAPPINGS = {
+    Mapping.UNKNOWN: PublishedMapping.UNKNOWN,
+    Mapping.NONE: PublishedMapping.NONE,
+    Mapping.ENDPOINT_INDEPENDENT: PublishedMapping.ENDPOINT_INDEPENDENT,
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: PublishedMapping.DEPENDENT,
+}
+_FILTERINGS = {
+    Filtering.UNKNOWN: PublishedFiltering.UNKNOWN,
+    Filtering.NOT_BY_PORT: PublishedFiltering.NOT_BY_PORT,
+    Filtering.BY_PORT: PublishedFiltering.BY_PORT,
+}
 
 
 class Surveyor(Protocol):
     """Asks STUN servers, over the node's own port, where they see it."""
 
     async def __call__(self, servers: Sequence[Endpoint], own: Sequence[HostAddress]) -> Survey: ...
+
+
+async def _nobody_knows(server: Endpoint) -> Filtering:
+    return Filtering.UNKNOWN
 
 
 class Surroundings:
@@ -37,13 +64,18 @@ class Surroundings:
         port: int,
         host_addresses: Callable[[], Awaitable[Sequence[HostAddress]]],
         survey: Surveyor,
+        find_filtering: Callable[[Endpoint], Awaitable[Filtering]] = _nobody_knows,
     ) -> None:
         self._overlay = (ipv4_network(network_id), ipv6_network(network_id))
         self._port = port
         self._host_addresses = host_addresses
         self._ask = survey
+        self._find_filtering = find_filtering
         self._hosts: tuple[Endpoint, ...] = ()
         self.mapping = Mapping.UNKNOWN
+        self.filtering = Filtering.UNKNOWN
+        self.answered = True
+        """Whether anybody has answered the last survey."""
         self.public_endpoints: tuple[Endpoint, ...] = ()
         self.mapped_endpoints: tuple[Endpoint, ...] = ()
         """Where routers say that they forward to this node's port, whether or not that is believed."""
@@ -60,10 +92,41 @@ class Surroundings:
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
         survey = await self._ask(servers, addresses)
         public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
+        self.answered = bool(public)
         if public:
-            self.public_endpoints = public
             self.mapping = survey.mapping
+        self.public_endpoints = (*public, *self._still_likely(public))
         return self.candidates() != before
+
+    def _still_likely(self, public: Sequence[Endpoint]) -> list[Endpoint]:
+        """Public endpoints learnt before, of families that this survey said nothing of, as long as the host
+        has an address of the family."""
+        told = {endpoint.is_ipv6 for endpoint in public}
+        has = {endpoint.is_ipv6 for endpoint in self._hosts}
+        return [old for old in self.public_endpoints if old.is_ipv6 in has and old.is_ipv6 not in told]
+
+    @property
+    def nat(self) -> NatBehaviour:
+        """What the record says of the NAT in front of us."""
+        return NatBehaviour(_MAPPINGS[self.mapping], _FILTERINGS[self.filtering])
+
+    async def look_at_filtering(self, servers: Sequence[Endpoint]) -> bool:
+        """Ask servers in turn whether our NAT filters by port, until one knows; return whether that is news.
+        Without a NAT there is nothing to ask."""
+        before = self.filtering
+        if self.mapping is Mapping.NONE or not self.public_endpoints:
+            self.filtering = Filtering.UNKNOWN
+            return self.filtering is not before
+        for server in [server for server in servers if not server.is_ipv6][:MAX_FILTER_SERVERS]:
+            found = await self._find_filtering(server)
+            if found is not Filtering.UNKNOWN:
+                self.filtering = found
+                break
+        return self.filtering is not before
+
+    def has_choice(self, ipv6: bool) -> bool:
+        """Whether this host has several addresses in a family."""
+        return sum(endpoint.is_ipv6 == ipv6 for endpoint in self._hosts) > 1
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Host, mapped and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as

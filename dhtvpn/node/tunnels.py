@@ -56,7 +56,9 @@ class Tunnels:
         drops: Drops,
         listener: TunnelListener,
         features: int,
+        source_for: Callable[[Endpoint], engine_events.Address | None] = lambda _: None,
     ) -> None:
+        """``source_for``: the address of ours from which an endpoint expects us, where there are several."""
         self._device = device
         self._engine = engine
         self._table = table
@@ -64,6 +66,7 @@ class Tunnels:
         self._drops = drops
         self._listener = listener
         self._features = features
+        self._source_for = source_for
         self._timer: asyncio.TimerHandle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
 
@@ -96,7 +99,18 @@ class Tunnels:
         """Send this peer's datagrams to ``endpoint`` from now on."""
         peer.endpoint = endpoint
         self._device.peer(peer.tunnel_key).set_endpoint(endpoint)
+        self._steer(peer, endpoint)
+
+    def _steer(self, peer: Peer, endpoint: Endpoint) -> None:
         self._engine.set_endpoint(peer.number, endpoint)
+        source = self._source_for(endpoint)
+        if source is not None:
+            self._engine.set_source(peer.number, source)
+
+    def network_changed(self, peer: Peer) -> None:
+        """Let the kernel choose anew from where to send."""
+        if peer.endpoint is not None:
+            self._engine.set_endpoint(peer.number, peer.endpoint)
 
     def initiate(self, peer: Peer) -> None:
         """Start a handshake with ``peer`` at its endpoint, in place of one that is under way elsewhere."""
@@ -252,7 +266,7 @@ class Tunnels:
                 self._engine.erase_keypairs(peer.number)
             case wg.EndpointLearned():
                 peer.endpoint = event.endpoint
-                self._engine.set_endpoint(peer.number, event.endpoint)
+                self._steer(peer, event.endpoint)
                 self._listener.endpoint_moved(peer)
             case wg.HandshakeFailed():
                 log.info("peer %s: no answer to our handshakes", peer.id)

@@ -1,14 +1,15 @@
 """The endpoint record: what a member tells the others about itself (docs/protocol/record.md).
 
 A CBOR array: [version, node key, name, session nonce, [[kind, address], ...], ipv4 attempt, since,
-features, leaving]. Later versions grow at the end: elements beyond these and candidates of kinds that
-are not known here are skipped. Overlay addresses are not in it: they are computed from the node key.
+features, leaving, NAT]; the last may be missing. Later versions grow at the end: elements beyond these and
+candidates of kinds that are not known here are skipped. Overlay addresses are not in it: they are computed
+from the node key.
 """
 
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 from dhtvpn.endpoint import Endpoint
@@ -43,6 +44,51 @@ class CandidateKind(Enum):
     """A port that the router has opened on request."""
 
 
+class PublishedMapping(IntEnum):
+    """How a NAT picks the public port (RFC 4787 section 4.1). The value is the number on the wire."""
+
+    UNKNOWN = 0
+    NONE = 1
+    ENDPOINT_INDEPENDENT = 2
+    DEPENDENT = 3
+
+
+class PublishedFiltering(IntEnum):
+    """Whether a NAT lets in what comes from another port (RFC 4787 section 5)."""
+
+    UNKNOWN = 0
+    NOT_BY_PORT = 1
+    BY_PORT = 2
+
+
+@dataclass(frozen=True)
+class NatBehaviour:
+    """What a member has found out about the NAT in front of it."""
+
+    mapping: PublishedMapping = PublishedMapping.UNKNOWN
+    filtering: PublishedFiltering = PublishedFiltering.UNKNOWN
+
+    def punches(self, other: "NatBehaviour") -> bool | None:
+        """Whether checks between the two public endpoints get through: not where one side's port cannot be
+        foreseen and the other's NAT asks for it. None where too little is known."""
+        for one, facing in ((self, other), (other, self)):
+            if one.mapping is PublishedMapping.DEPENDENT and facing.filtering is PublishedFiltering.BY_PORT:
+                return False
+        known = {PublishedMapping.NONE, PublishedMapping.ENDPOINT_INDEPENDENT}
+        if {self.mapping, other.mapping} <= known:
+            return True
+        for one, facing in ((self, other), (other, self)):
+            foreseen = one.mapping in known
+            if not foreseen and facing.filtering is not PublishedFiltering.NOT_BY_PORT:
+                if facing.mapping is PublishedMapping.NONE:
+                    continue
+                return None
+        return True
+
+
+NOTHING_KNOWN = NatBehaviour()
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One endpoint at which the node may be reached."""
@@ -74,6 +120,8 @@ class EndpointRecord:
     """Bit set of 32, the same as in the hello frame."""
     leaving: bool = False
     """The node is going away: the last record of this run."""
+    nat: NatBehaviour = NOTHING_KNOWN
+    """What the node has found out about the NAT in front of it."""
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -84,19 +132,20 @@ class EndpointRecord:
 def encode(record: EndpointRecord) -> bytes:
     """The CBOR bytes of ``record``, at most MAX_RECORD."""
     candidates = [[candidate.kind.value, candidate.endpoint.pack()] for candidate in record.candidates]
-    return strict_cbor.encode(
-        [
-            RECORD_VERSION,
-            record.node_key,
-            record.name,
-            record.session_nonce,
-            candidates,
-            record.ipv4_attempt,
-            record.since,
-            record.features,
-            record.leaving,
-        ]
-    )
+    fields = [
+        RECORD_VERSION,
+        record.node_key,
+        record.name,
+        record.session_nonce,
+        candidates,
+        record.ipv4_attempt,
+        record.since,
+        record.features,
+        record.leaving,
+    ]
+    if record.nat != NOTHING_KNOWN:
+        fields.append(record.nat.mapping | record.nat.filtering << 2)
+    return strict_cbor.encode(fields)
 
 
 def decode(data: bytes) -> EndpointRecord:
@@ -115,9 +164,18 @@ def decode(data: bytes) -> EndpointRecord:
         raise DecodeError("format", "version or candidates")
     known = tuple(found for item in candidates if (found := _decode_candidate(item)) is not None)
     try:
-        return EndpointRecord(node_key, name, nonce, known, attempt, since, features, leaving)
+        return EndpointRecord(
+            node_key, name, nonce, known, attempt, since, features, leaving, _nat(fields[_FIELDS:])
+        )
     except ValueError as error:
         raise DecodeError("format", str(error)) from error
+
+
+def _nat(more: list[Any]) -> NatBehaviour:
+    """Of the elements after the first nine. What is not known here (3) is unknown."""
+    value = more[0] if more and type(more[0]) is int else 0
+    mapping, filtering = value & 3, value >> 2 & 3
+    return NatBehaviour(PublishedMapping(mapping), PublishedFiltering(filtering % 3))
 
 
 def _decode_candidate(item: Any) -> Candidate | None:

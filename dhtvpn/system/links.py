@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -141,6 +142,30 @@ async def host_addresses(exclude_interfaces: Collection[str] = ()) -> list[Addre
     return list(usable_addresses(links, addresses, exclude_interfaces))
 
 
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What a node stands on: another value means that paths may have to be made anew."""
+
+    addresses: tuple[Address, ...]
+    """Those of :func:`host_addresses`."""
+    default_routes: frozenset[tuple[int, int | None, str | None]]
+    """Address family, interface index and gateway of each."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything can be reached at all."""
+        return bool(self.addresses)
+
+
+async def network_facts(exclude_interfaces: Collection[str] = ()) -> NetworkFacts:
+    """What there is now. Raises SystemRefusedError."""
+    links, addresses, routes = await _dump("links", "addresses", "routes")
+    return NetworkFacts(
+        tuple(usable_addresses(links, addresses, exclude_interfaces)),
+        frozenset(default_routes(links, routes, exclude_interfaces)),
+    )
+
+
 async def local_links(exclude_interfaces: Collection[str] = ()) -> list[tuple[int, str, bool, bool]]:
     """Interfaces behind which there may be neighbours: index, name, whether it has an IPv4 address, and an
     IPv6 one. Left out: what is down, cannot do multicast or has two ends only, as every tunnel, loopback,
@@ -206,6 +231,23 @@ def links_with_neighbours(
             continue
         has = families.get(link["index"], set())
         yield link["index"], name, socket.AF_INET in has, socket.AF_INET6 in has
+
+
+def default_routes(
+    links: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str, Any]], exclude: Collection[str]
+) -> Iterator[tuple[int, int | None, str | None]]:
+    """Those of the main table, not over ``exclude``, loopback (what the kernel refuses) or a TUN device, from
+    netlink messages (or dictionaries with the same keys)."""
+    skipped = {
+        link["index"]
+        for link in links
+        if link.get("IFLA_IFNAME") in exclude or link["flags"] & _IFF_LOOPBACK or _is_tun(link)
+    }
+    for route in routes:
+        table = route.get("RTA_TABLE") or route["table"]
+        if table != _RT_TABLE_MAIN or route["dst_len"] or route.get("RTA_OIF") in skipped:
+            continue
+        yield route["family"], route.get("RTA_OIF"), route.get("RTA_GATEWAY")
 
 
 def _is_tun(link: Mapping[str, Any]) -> bool:

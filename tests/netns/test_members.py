@@ -49,6 +49,8 @@ def test_two_stun_servers_tell_the_mapping(lab: Lab) -> None:
     join_all(network)
     laptop = network.node("laptop")
     eventually(lambda: status(laptop)["nat"]["mapping"] == "endpoint-independent", "mapping known")
+    filtering = "address-and-port-dependent"
+    eventually(lambda: status(laptop)["nat"]["filtering"] == filtering, "filtering known")
     (public,) = status(laptop)["nat"]["public_endpoints"]
     assert public.startswith("198.18.") and public.endswith(f":{status(laptop)['node']['udp_port']}")
 

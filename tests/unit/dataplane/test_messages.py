@@ -20,6 +20,8 @@ COMMANDS: list[m.Command] = [
     KEYPAIR,
     m.EraseKeypairs(1),
     m.SetEndpoint(1, V4),
+    m.SetSource(1, ip_address("192.0.2.9")),
+    m.SetSource(1, ip_address("2001:db8::9")),
     m.Send(1, b"\x01frame"),
     m.Send(1, b""),
     m.SetPathMtu(1, 8920),

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat import heard_at
@@ -29,9 +30,14 @@ def test_the_source_of_an_answer_is_what_was_asked() -> None:
     assert heard.answer_to(ASKER) == [V6]
     heard.remember(ASKER, [])
     assert heard.answer_to(ASKER) == [V6]
+    assert heard.address_for(ASKER) == ip_address(bytes(range(16)))
     heard.forget(ASKER)
     heard.forget(ASKER)
-    assert heard.answer_to(ASKER) == []
+    assert heard.answer_to(ASKER) == [] and heard.address_for(ASKER) is None
+    heard.remember(ASKER, [V4])
+    assert heard.address_for(ASKER) == ip_address("198.18.0.9")
+    heard.forget_all()
+    assert heard.address_for(ASKER) is None
 
 
 def test_askers_remembered_have_a_cap() -> None:

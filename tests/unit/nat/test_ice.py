@@ -8,7 +8,7 @@ import pytest
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
-from dhtvpn.nat import ice_checks, stun_transaction
+from dhtvpn.nat import check_budget, ice_checks, stun_transaction
 from dhtvpn.nat.candidates import MAX_REMOTE_CANDIDATES, CandidateKind
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
@@ -275,3 +275,20 @@ async def test_a_storm_of_garbage_does_not_hinder_a_connection(open_port, creden
     await asyncio.gather(left.connect(DEADLINE_S), right.connect(DEADLINE_S))
     assert left_port.drops.total() > 150
     await close(left, right)
+
+
+async def test_a_record_that_names_a_victim_gets_it_a_handful_of_checks(
+    open_port, credentials, monkeypatch
+) -> None:
+    monkeypatch.setattr(stun_transaction, "RTO_S", 0.001)
+    monkeypatch.setattr(stun_transaction, "MAX_RTO_S", 0.001)
+    port = await open_port()
+    sent: list[Endpoint] = []
+    monkeypatch.setattr(port, "send", lambda data, endpoint: sent.append(endpoint))
+    victim = [(Endpoint("127.0.0.9", number), "REFLEXIVE") for number in range(2000, 2100)]
+    agent = IceAgent(port, credentials(), at(port), victim)
+    with pytest.raises(TimedOutError):
+        await agent.connect(0.3)
+    assert 0 < len(sent) <= check_budget.ADDRESS_BURST + 1
+    assert port.drops.as_dict()["ice.budget"] > 0
+    await close(agent)

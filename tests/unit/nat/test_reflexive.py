@@ -104,7 +104,7 @@ async def test_a_survey_does_not_wait_for_the_dead(open_port) -> None:
     ]
     loop = asyncio.get_running_loop()
     started = loop.time()
-    result = await survey(port, servers, host_addresses=["127.0.0.1"], timeout_s=30)
+    result = await survey(port, servers, host_addresses=["127.0.0.1", "2001:db8::1"], timeout_s=30)
     assert loop.time() - started < 5
     assert result.mapping is Mapping.NONE
     assert result.by_family[4].public_endpoints == (Endpoint("127.0.0.1", port.port),)

@@ -57,6 +57,9 @@ class FakeAgent:
         await asyncio.sleep(self.delay_s)
         return self.path
 
+    def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None:
+        self.path = endpoint
+
     async def close(self) -> None:
         self.closed = True
 
@@ -83,6 +86,7 @@ class Bench:
         self.tunnels = FakeTunnels()
         self.agents: list[FakeAgent] = []
         self.states: list[PeerState] = []
+        self.doubted: list[Peer] = []
         self.path, self.delay_s = path, delay_s
         self.refuse_agents = False
         self.connector = Connector(
@@ -92,6 +96,7 @@ class Bench:
             own_candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
             changed=lambda peer: self.states.append(peer.state),
             negotiations=negotiations or asyncio.Semaphore(2),
+            doubt=self.doubted.append,
         )
 
     def _make_agent(self, *_: Any) -> FakeAgent:
@@ -263,4 +268,72 @@ async def test_a_peer_that_left_is_not_sought() -> None:
     bench.connector.gone()
     await asyncio.sleep(300)
     assert bench.peer.state is PeerState.UNREACHABLE and len(bench.agents) == 1 and bench.agents[0].closed
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_connected_peer_that_has_moved_is_met_where_it_says_that_it_is() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.session_up()
+    bench.peer.session_nonce = NONCE
+    moved = (Candidate(ELSEWHERE, CandidateKind.REFLEXIVE),)
+    for _ in range(5):  # a peer that says something else all the time
+        bench.connector.record_arrived(NONCE, credentials(True), moved)
+        bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+        bench.peer.endpoint = HERE
+    assert bench.asked("knock") == [(ELSEWHERE,)]
+    assert len(bench.doubted) == 10 and len(bench.agents) == 1
+    await bench.connector.close()
+
+
+@scenario
+async def test_more_candidates_of_a_peer_that_is_still_there_are_not_knocked_at() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.session_up()
+    bench.peer.session_nonce = NONCE
+    bench.connector.record_arrived(
+        NONCE, credentials(True), (*CANDIDATES, Candidate(ELSEWHERE, CandidateKind.MAPPED))
+    )
+    assert not bench.asked("knock") and bench.doubted == [bench.peer]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_lost_path_is_sought_without_long_pauses_for_minutes() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    bench.connector.known_endpoints = [THERE]
+    bench.connector.path_lost()
+    await asyncio.sleep(module.PERSISTENT_S)
+    assert len(bench.asked("knock")) > 0.85 * module.PERSISTENT_S / module.KNOCK_INTERVAL_S
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_candidate_that_a_signal_tells_is_checked_in_the_attempt_that_runs() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.candidates_told((Candidate(ELSEWHERE, CandidateKind.REFLEXIVE),))
+    assert [agent.path for agent in bench.agents] == [ELSEWHERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_member_whose_record_comes_back_is_sought_though_nothing_in_it_is_new() -> None:
+    """It slept until its record had expired."""
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.session_up()
+    bench.connector.gone()
+    await asyncio.sleep(3600)
+    agents = len(bench.agents)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    assert len(bench.agents) == agents + 1
     await bench.connector.close()

@@ -22,9 +22,10 @@ from dhtvpn.networks import Cipher
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.events import Events
-from dhtvpn.node.node import SURVEY_S, Node
+from dhtvpn.node.node import Node
 from dhtvpn.node.status import status_document
 from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.surveying import SURVEY_S
 
 CONTACT = Endpoint("198.18.1.1", 4690)
 PUBLIC = Endpoint("198.18.2.2", 4690)
@@ -139,7 +140,9 @@ class Bench:
             on_tunnel=lambda handler: None,
             filter_in_kernel=lambda index_tag: None,
             count_kernel_drops=lambda: None,
-            send=lambda *_: None,
+            answer=lambda *_: None,
+            network_changed=lambda: None,
+            heard_at=lambda _: None,
         )
 
     async def _no_addresses(self) -> Sequence[IPv4Address]:

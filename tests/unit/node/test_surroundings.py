@@ -9,9 +9,18 @@ from virtual_time import run
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import Mode, NetworkId
+from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping, Survey
 from dhtvpn.node.surroundings import Surroundings
-from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind, EndpointRecord
+from dhtvpn.records.record import (
+    MAX_CANDIDATES,
+    Candidate,
+    CandidateKind,
+    EndpointRecord,
+    NatBehaviour,
+    PublishedFiltering,
+    PublishedMapping,
+)
 
 NETWORK_ID = NetworkId(Mode.OPEN, bytes([1]) * 32, bytes([2]) * 32, None)
 PORT = 4000
@@ -103,3 +112,34 @@ def test_a_machine_with_many_addresses_publishes_what_fits() -> None:
     world.look()
     assert len(world.record().candidates) == MAX_CANDIDATES
     assert world.around.candidates()[0].endpoint == SEEN
+
+
+def test_the_filter_of_a_nat_is_asked_for_until_a_server_knows_it() -> None:
+    world = World("192.168.1.5")
+    asked: list[Endpoint] = []
+    old, new = SERVER, Endpoint("198.18.0.2", 4690)
+
+    async def find(server: Endpoint) -> Filtering:
+        asked.append(server)
+        return Filtering.UNKNOWN if server == old else Filtering.BY_PORT
+
+    world.around._find_filtering = find
+
+    async def scenario() -> None:
+        assert not await world.around.look_at_filtering([old, new])
+        world.answer = Survey(Mapping.UNKNOWN, [SEEN])
+        await world.around.look([SERVER])
+        assert await world.around.look_at_filtering([old, new, old])
+        assert not await world.around.look_at_filtering([old])
+
+    run(scenario())
+    assert asked == [old, new, old]
+    assert world.around.nat == NatBehaviour(PublishedMapping.UNKNOWN, PublishedFiltering.BY_PORT)
+
+
+def test_without_nat_there_is_no_filter_to_ask_for() -> None:
+    world = World("198.18.5.5")
+    world.answer = Survey(Mapping.NONE, [Endpoint("198.18.5.5", PORT)])
+    world.look()
+    assert not run(world.around.look_at_filtering([SERVER]))
+    assert world.around.nat == NatBehaviour(PublishedMapping.NONE)

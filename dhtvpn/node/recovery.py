@@ -1,0 +1,117 @@
+"""What is done when the ground moves: another network, a machine that has slept, paths that fall silent.
+
+Paths are doubted at once, not taken down: where the old one still works, a ping and its answer is all that it
+costs. Where it does not, the peer's next packet comes from elsewhere and is followed (roaming), or both sides
+connect anew: our record goes out with what the new network gives us, and whoever gets it meets us there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from dhtvpn.discovery.sources import Dht
+from dhtvpn.mesh.peers import Peer, PeerState
+from dhtvpn.node.liveness import Liveness
+from dhtvpn.node.members import Member
+from dhtvpn.node.surveying import Surveying
+from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.node.waking import Waking
+from dhtvpn.system.links import NetworkFacts
+from dhtvpn.system.network_watch import NetworkWatch
+
+log = logging.getLogger(__name__)
+
+MAX_ASKED: Final = 16
+"""DHT nodes asked when we come from another network, so that they push to where we are now."""
+
+
+class Recovery:
+    """Watches the ground and acts. ``announce`` publishes the record again even if nothing in it is new."""
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        members: Callable[[], Sequence[Member]],
+        tunnels: Tunnels,
+        liveness: Liveness,
+        lost: Callable[[Peer], None],
+        network_changed: Callable[[], None],
+        surveying: Surveying,
+        dht: Dht | None,
+        announce: Callable[[], None],
+        say: Callable[[str, str], None],
+        in_background: Callable[[Coroutine[Any, Any, object]], None],
+    ) -> None:
+        self._members = members
+        self._tunnels = tunnels
+        self._liveness = liveness
+        self._lost = lost
+        self._network_changed = network_changed
+        self._surveying = surveying
+        self._dht = dht
+        self._announce = announce
+        self._say = say
+        self._in_background = in_background
+        self.watch = NetworkWatch(self.network_changed, exclude_interfaces=(interface,))
+        self.waking = Waking(self.woke)
+        self.changes = 0
+        """How often the network has changed or the machine has woken."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.gather(self.watch.run(), self.waking.run())
+
+    def network_changed(self, facts: NetworkFacts) -> None:
+        """There are other addresses or default routes than before."""
+        self.changes += 1
+        if not facts.usable:
+            self._say("network", "this machine has no network")
+            return
+        self._say("network", f"the network is another one: {', '.join(map(str, facts.addresses[:4]))}")
+        self._begin_anew(handshake=False)
+
+    def woke(self, missed_s: float) -> None:
+        """The machine, or this process, has stood still for so long."""
+        self.changes += 1
+        self._say("network", f"this machine has slept for {missed_s:.0f} s")
+        self._begin_anew(handshake=True)
+
+    def path_lost(self) -> None:
+        """A path fell silent. Perhaps our router has another mapping for us now."""
+        self._network_changed()  # an address of ours may be there still, and lead nowhere
+        self._surveying.soon(afresh=False)
+
+    def surveyed(self) -> None:
+        """We know, as far as anybody answers, what the outside sees of us in the new network."""
+        self._in_background(self._tell())
+
+    async def _tell(self) -> None:
+        """First whoever can be reached from here is asked, so that the record has somewhere to go."""
+        if self._dht is not None:
+            asked = dict.fromkeys([*self._surveying.servers, *self._dht.contacts()])
+            await self._dht.bootstrap(list(asked)[:MAX_ASKED])
+        self._announce()
+
+    def _begin_anew(self, *, handshake: bool) -> None:
+        self._network_changed()
+        self._liveness.network_changed()
+        for member in self._members():
+            self._tunnels.network_changed(member.peer)
+            if member.peer.state is PeerState.CONNECTED:
+                if handshake:  # the peer may have given up the session's keys
+                    self._tunnels.initiate(member.peer)
+                self._doubt(member)
+            else:
+                member.connector.try_now()
+        self._surveying.soon(afresh=True)
+
+    def _doubt(self, member: Member) -> None:
+        """Ask whether the peer is still there, unless we have no address any more to ask from."""
+        facts, endpoint = self.watch.facts, member.peer.endpoint
+        version = 6 if endpoint is not None and endpoint.is_ipv6 else 4
+        if facts is None or any(address.version == version for address in facts.addresses):
+            self._liveness.doubt(member.peer)
+        else:
+            self._lost(member.peer)

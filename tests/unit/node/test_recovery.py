@@ -1,0 +1,93 @@
+"""What is done with each peer when the network has changed or the machine has slept."""
+
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.peers import PeerState
+from dhtvpn.node.recovery import Recovery
+from dhtvpn.system.links import NetworkFacts
+
+V4, V6 = Endpoint("198.18.2.2", 2), Endpoint("2001:db8::2", 2)
+
+
+class Bench:
+    """Three peers: one at an IPv4 endpoint, one at an IPv6 one, and one without a path."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Any]] = []
+        self.members = [
+            self._member("four", PeerState.CONNECTED, V4),
+            self._member("six", PeerState.CONNECTED, V6),
+            self._member("away", PeerState.UNREACHABLE, None),
+        ]
+        self.recovery = Recovery(
+            interface="dv0",
+            members=lambda: self.members,  # type: ignore[arg-type, return-value]
+            tunnels=self._notes("initiate", "network_changed"),
+            liveness=self._notes("doubt", "network_changed"),
+            lost=lambda peer: self._note("lost", peer.name),
+            network_changed=lambda: self._note("port", None),
+            surveying=SimpleNamespace(  # type: ignore[arg-type]
+                soon=lambda *, afresh: self._note("survey", afresh), servers=()
+            ),
+            dht=None,
+            announce=lambda: self._note("announce", None),
+            say=lambda *_: None,
+            in_background=lambda work: work.close(),
+        )
+
+    def _member(self, name: str, state: PeerState, endpoint: Endpoint | None) -> Any:
+        peer = SimpleNamespace(name=name, state=state, endpoint=endpoint)
+        return SimpleNamespace(peer=peer, connector=SimpleNamespace(try_now=lambda: self._note("try", name)))
+
+    def _notes(self, *names: str) -> Any:
+        def note(name: str) -> Any:
+            return lambda peer=None: self._note(name, peer.name if peer else None)
+
+        return SimpleNamespace(**{name: note(name) for name in names})
+
+    def _note(self, what: str, which: Any) -> None:
+        self.done.append((what, which))
+
+    def whom(self, what: str) -> list[Any]:
+        return [which for name, which in self.done if name == what]
+
+    def change(self, *addresses: str) -> None:
+        facts = NetworkFacts(tuple(map(ip_address, addresses)), frozenset())
+        self.recovery.watch.facts = facts
+        self.recovery.network_changed(facts)
+
+
+def test_paths_that_may_still_work_are_asked_and_the_others_made_anew() -> None:
+    bench = Bench()
+    bench.change("192.0.2.1")
+    assert bench.whom("doubt") == ["four"] and bench.whom("lost") == ["six"]
+    assert bench.whom("try") == ["away"] and bench.whom("survey") == [True]
+    assert not bench.whom("initiate")
+
+
+def test_without_any_network_nothing_is_sent() -> None:
+    bench = Bench()
+    bench.change()
+    assert bench.done == [] and bench.recovery.changes == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_after_a_sleep_sessions_are_made_anew(known: bool) -> None:
+    bench = Bench()
+    if known:
+        addresses = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+        bench.recovery.watch.facts = NetworkFacts(addresses, frozenset())
+    bench.recovery.woke(3600)
+    assert bench.whom("initiate") == bench.whom("doubt") == ["four", "six"]
+    assert bench.whom("try") == ["away"] and bench.whom("survey") == [True]
+
+
+def test_a_silent_path_has_the_outside_asked() -> None:
+    bench = Bench()
+    bench.recovery.path_lost()
+    assert bench.whom("survey") == [False] and bench.whom("port") == [None]
