@@ -118,6 +118,13 @@ class RelayClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def network_changed(self) -> None:
+        """Volunteers may know us at an address that is ours no more, and others may be within reach."""
+        self._unwilling.clear()
+        for volunteer in self._volunteers.values():
+            volunteer.renew_at = 0.0
+        self._renew()
+
     def datagram_received(self, data: bytes, source: Endpoint) -> None:
         """What a volunteer says. Never raises on its bytes."""
         volunteer = self._volunteers.get(source)

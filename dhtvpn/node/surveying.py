@@ -50,6 +50,8 @@ class Surveying:
         """The first one is over."""
         self.servers: tuple[Endpoint, ...] = ()
         """Addresses given, and contacts of earlier runs."""
+        if sources.dht is not None:
+            sources.dht.read_only = True  # until a survey shows that strangers can reach us
 
     def soon(self, *, afresh: bool) -> None:
         """Survey again, at once unless that was done just now. ``afresh``: the network is another one."""
