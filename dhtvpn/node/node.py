@@ -599,6 +599,7 @@ class Node:
 
     def _surveyed(self, afresh: bool) -> None:
         if afresh:
+            self.relaying.client.network_changed()
             self.recovery.surveyed()
             self.signals.send_to_relayed()
         else:

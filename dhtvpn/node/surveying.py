@@ -24,8 +24,8 @@ LEAST_PAUSE_S: Final = 2.0
 
 
 class Surveying:
-    """``changed`` is called after each survey that changed the candidates, and after each that was asked for
-    with ``afresh``, then with True."""
+    """``changed`` is called after each survey that changed the candidates; and, with True, after each that
+    was asked for with ``afresh``, and after the first that was answered where those before were not."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Surveying:
         while True:
             self._wanted.clear()
             afresh, self._afresh = self._afresh, False
-            await self._survey(afresh)
+            await self._survey(afresh, was_cut_off=unanswered > 0)
             unanswered = 0 if self._surroundings.answered else unanswered + 1
             if 0 < unanswered <= UNANSWERED:
                 pause_s = UNANSWERED_S
@@ -74,13 +74,14 @@ class Surveying:
                 number = 0 if afresh else number + 1
             await self._pause(pause_s)
 
-    async def _survey(self, afresh: bool) -> None:
+    async def _survey(self, afresh: bool, *, was_cut_off: bool) -> None:
         known = [*self.servers, *self._sources.contacts()]
         try:
             changed = await self._surroundings.look(list(dict.fromkeys(known)))
         except SystemRefusedError as error:
             self._say("warning", str(error))
             changed = False
+        afresh = afresh or (was_cut_off and self._surroundings.answered)
         self.done.set()
         if self._sources.dht is not None:
             self._sources.dht.read_only = self._surroundings.mapping is not Mapping.NONE
