@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from dhtvpn.node.patience import happens
+
 HISTORY = 100
 """Events kept for a listener that comes later."""
 MAX_LISTENERS = 32
@@ -40,11 +42,7 @@ class Events:
 
     async def changed(self, timeout_s: float) -> bool:
         """Wait for the next change; False when ``timeout_s`` passed without one."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return await happens(self._changed, timeout_s)
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         """The events so far, then each as it happens. Ends at once when too many listen already."""

@@ -44,6 +44,7 @@ from dhtvpn.node.neighbourhood import Neighbourhood
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.patience import happens
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
@@ -479,9 +480,7 @@ class Node:
     # Loops
 
     async def _announce_when_surveyed(self) -> None:
-        try:
-            await asyncio.wait_for(self.surveying.done.wait(), FIRST_SURVEY_S)
-        except TimeoutError:
+        if not await happens(self.surveying.done, FIRST_SURVEY_S):
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
 
@@ -594,6 +593,7 @@ class Node:
     async def _forget(self, peer: Peer) -> None:
         if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
             self.liveness.forget(peer)
+            self.paths.forget(peer)
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 

@@ -24,6 +24,7 @@ from dhtvpn.mesh.relay_wire import (
     encode_service,
     relay_id,
 )
+from dhtvpn.node.patience import happens
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +188,7 @@ class RelayClient:
             claims, token = self._claims(), volunteer.token
             for claim in claims if token != NO_TOKEN else claims[:1]:
                 self._send(encode_service(Register(claim, token)), volunteer.endpoint)
-            try:
-                await asyncio.wait_for(volunteer.answered.wait(), timeout_s)
-            except TimeoutError:
+            if not await happens(volunteer.answered, timeout_s):
                 timeout_s = min(2 * timeout_s, LONGEST_ANSWER_S)
                 continue
             if volunteer.refused:

@@ -10,6 +10,7 @@ from dhtvpn.errors import SystemRefusedError
 from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.bootstrap import first_endpoints
+from dhtvpn.node.patience import happens
 from dhtvpn.node.surroundings import Surroundings
 
 SURVEY_S: Final = (3.0, 15.0, 120.0)
@@ -101,13 +102,9 @@ class Surveying:
         """Until the time is up or another is wanted; one that is not ``afresh`` keeps its distance."""
         loop = asyncio.get_running_loop()
         least_until = loop.time() + LEAST_PAUSE_S
-        try:
-            await asyncio.wait_for(self._wanted.wait(), pause_s)
-        except TimeoutError:
+        if not await happens(self._wanted, pause_s):
             return
         while not self._afresh and (left_s := least_until - loop.time()) > 0:
             self._wanted.clear()
-            try:
-                await asyncio.wait_for(self._wanted.wait(), left_s)
-            except TimeoutError:
+            if not await happens(self._wanted, left_s):
                 return

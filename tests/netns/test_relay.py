@@ -205,4 +205,4 @@ def test_a_member_relays_and_when_it_vanishes_a_volunteer_does(lab: Lab) -> None
         time.sleep(1)
         ping.terminate()
         ping.wait()
-    assert gaps(log.read_text())[0] < 4.0
+    assert gaps(log.read_text())[0] < 3.0
