@@ -41,6 +41,7 @@ from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.node import Node
+from dhtvpn.node.port_mapping import open_port_mapper
 from dhtvpn.node.sources import open_sources
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.records.record import Candidate
@@ -109,6 +110,15 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         events=events,
         drops=drops,
         random_bytes=random_bytes,
+        port_mapper=open_port_mapper(
+            config,
+            port.port,
+            local_end.interface,
+            identity=identity,
+            say=events.say,
+            drops=drops,
+            random_bytes=random_bytes,
+        ),
     )
     stack.push_async_callback(node.close)
     return node

@@ -66,6 +66,8 @@ class KnownNetwork:
     """Hints: where members are, ``HOST:PORT`` as typed."""
     discovery: tuple[Discovery, ...] = ()
     """Sources of records; empty: the default."""
+    port_mapping: bool | None = None
+    """Whether the router is asked to forward the port; None: the default."""
     relay_mbit: int | None = None
     """Relayed for other members a second; 0: nothing, None: the default."""
 
@@ -84,6 +86,7 @@ class KnownNetwork:
             "bootstrap": list(self.bootstrap),
             "peers": list(self.peers),
             "discovery": [source.value for source in self.discovery],
+            "port_mapping": self.port_mapping,
             "relay_mbit": self.relay_mbit,
         }
 
@@ -171,6 +174,7 @@ class NetworkStore:
         bootstrap: Sequence[str] = (),
         peers: Sequence[str] = (),
         discovery: Sequence[Discovery] = (),
+        port_mapping: bool | None = None,
         relay_mbit: int | None = None,
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
@@ -200,6 +204,7 @@ class NetworkStore:
                 bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
                 peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
                 discovery=tuple(discovery) or known.discovery,
+                port_mapping=port_mapping if port_mapping is not None else known.port_mapping,
                 relay_mbit=relay_mbit if relay_mbit is not None else known.relay_mbit,
             )
             self._save(updated)
@@ -322,6 +327,9 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
     bootstrap, peers, discovery = (_texts(content, key) for key in ("bootstrap", "peers", "discovery"))
     if not all(value is None or isinstance(value, str) for value in (hostname, interface, cipher)):
         raise TypeError("hostname, interface or cipher")
+    port_mapping = content.get("port_mapping")
+    if not (port_mapping is None or isinstance(port_mapping, bool)):
+        raise TypeError("port_mapping")
     return KnownNetwork(
         name=directory.name,
         network_id=NetworkId.decode(text),
@@ -335,6 +343,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
         peers=tuple(peers[:MAX_PEERS]),
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
+        port_mapping=port_mapping,
         relay_mbit=relay_mbit,
     )
 

@@ -59,6 +59,7 @@ class Choices:
     cipher: Cipher | None
     peers: tuple[str, ...] = ()
     discovery: tuple[Discovery, ...] = ()
+    port_mapping: bool | None = None
     relay_mbit: int | None = None
 
 
@@ -111,6 +112,14 @@ def join(
             "--cipher", help="What seals packets; AES only where both ends want it. [default: auto]"
         ),
     ] = None,
+    port_mapping: Annotated[
+        bool | None,
+        typer.Option(
+            "--port-mapping/--no-port-mapping",
+            help="Ask the router to forward the port (PCP, NAT-PMP, UPnP). [default: ask]",
+            show_default=False,
+        ),
+    ] = None,
     no_relay: Annotated[
         bool, typer.Option("--no-relay", help="Send nothing on for other members that cannot connect.")
     ] = False,
@@ -130,14 +139,21 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, peer, discovery, port, interface, cipher, relay) is remembered for the
-    next time. A network that is new to this machine is called net-... here, or as you say with --network.
+    What you choose (name, bootstrap, peer, discovery, port, interface, cipher, port mapping, relay) is
+    remembered for the next time. A network that is new to this machine is called net-... here, or as you say
+    with --network.
     """
     chosen = session(context, state_dir, network, as_json)
-    sources = parse_discovery(discovery) if discovery is not None else ()
-    relay_mbit = 0 if no_relay else relay_rate
     choices = Choices(
-        name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources, relay_mbit
+        name,
+        tuple(bootstrap or ()),
+        port,
+        interface,
+        cipher,
+        tuple(peer or ()),
+        parse_discovery(discovery) if discovery is not None else (),
+        port_mapping,
+        0 if no_relay else relay_rate,
     )
     _check(choices)
     known = _resolve(chosen, which, choices)
@@ -196,6 +212,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         bootstrap=choices.bootstrap,
         peers=choices.peers,
         discovery=choices.discovery,
+        port_mapping=choices.port_mapping,
         relay_mbit=choices.relay_mbit,
     )
 
@@ -261,6 +278,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         socket_path=socket_path(chosen.state_dir, known.name),
         peers=known.peers,
         discovery=known.discovery or DEFAULT_DISCOVERY,
+        port_mapping=known.port_mapping is not False,
         relay_octets_per_s=OCTETS_PER_MBIT * (RELAY_MBIT if known.relay_mbit is None else known.relay_mbit),
     )
     parent = detach.parent_waiting()

@@ -28,6 +28,8 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     facts.add_row("Interface", _text(f"{_or_dash(node['interface'])}, UDP port {_or_dash(node['udp_port'])}"))
     seen_at = ", ".join(nat["public_endpoints"]) or "public endpoint not known"
     facts.add_row("NAT", _text(f"{nat['mapping']}; {seen_at}"))
+    if mapping := document.get("port_mapping"):
+        facts.add_row("Router", _text(_port_mapping(mapping)))
     facts.add_row("DHT", _text(f"{dht['nodes']} nodes, record stored at {dht['records_published']}"))
     if sources := document.get("sources"):
         facts.add_row("Sources", _text(_sources(sources)))
@@ -38,6 +40,21 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     listing = document["peers"]
     view = peers(listing) if listing else Text("No other member seen yet.")
     return Group(facts, Text(), view)
+
+
+def _port_mapping(mapping: Mapping[str, Any]) -> str:
+    """What each router does for this node, or why none does anything."""
+    if not mapping["gateways"]:
+        return f"no port mapping: {mapping['detail']}"
+    parts = []
+    for gateway in mapping["gateways"]:
+        if gateway["external"] is None:
+            parts.append(f"{gateway['gateway']} maps no port ({gateway['detail']})")
+        elif gateway["double_nat"] or not (gateway["published"] or gateway["external"].startswith("[")):
+            parts.append(f"maps {gateway['external']} ({gateway['protocol']}), where nobody sees us")
+        else:
+            parts.append(f"maps {gateway['external']} ({gateway['protocol']})")
+    return "; ".join(parts)
 
 
 def peers(listing: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -51,6 +51,30 @@ class NatPart(TypedDict):
     public_endpoints: list[str]
 
 
+class GatewayPart(TypedDict):
+    """A router of a default route, and the address of ours that it may forward to. ``protocol``: "pcp",
+    "nat-pmp" or "upnp", None where it forwards nothing; then ``detail`` says why. ``external``: where it says
+    that it forwards from; ``published``: whether other members are told. ``double_nat``: its own address is
+    no public one."""
+
+    gateway: str
+    own: str
+    protocol: str | None
+    external: str | None
+    published: bool
+    lifetime_left_s: int | None
+    double_nat: bool
+    detail: str
+
+
+class PortMappingPart(TypedDict):
+    """Whether routers are asked to forward the UDP port; ``detail`` says why there is none to ask."""
+
+    enabled: bool
+    detail: str
+    gateways: list[GatewayPart]
+
+
 class DhtPart(TypedDict):
     """Nodes in the routing table, and copies of our record that other nodes confirmed.
 
@@ -135,6 +159,7 @@ class StatusDocument(TypedDict):
     network: NetworkPart
     node: NodePart
     nat: NatPart
+    port_mapping: PortMappingPart
     dht: DhtPart
     sources: list[SourcePart]
     peers: list[PeerPart]

@@ -5,9 +5,10 @@ topology gives it IPv6, a /48 of 2001:db8::/32 (RFC 3849, for documentation). Th
 between them, as providers do, so no two sites share a link. A LAN is a bridge inside its router.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
+from dhtvpn.errors import UsageError
 from dhtvpn.lab.link_schedule import Conditions
 from dhtvpn.lab.topology import PUBLIC_SEGMENT, Host, Router, Topology
 
@@ -19,6 +20,9 @@ HOST_UPLINK = "eth0"
 
 _FIRST_ON_LAN = 10
 """Host part of the first machine on a LAN; the router is 1."""
+
+_FIRST_AT_SITE, _LAST_AT_SITE = 2, 250
+"""Host parts that a site's machine may have, one after the other; the public segment is 1."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ class Plan:
                 return link
         raise KeyError(machine)
 
+    def lan(self, router: str) -> Lan:
+        """The LAN of ``router``. Raises KeyError."""
+        for lan in self.lans:
+            if lan.router == router:
+                return lan
+        raise KeyError(router)
+
+
+def renumbered(link: Link) -> Link:
+    """``link`` with the next IPv4 address of its site. Raises UsageError on a LAN, where all are given."""
+    if link.upstream != PUBLIC_SEGMENT or link.ipv4 is None:
+        raise UsageError(f"{link.machine} has no public IPv4 address that could change")
+    network = link.ipv4.network
+    host = int(link.ipv4.ip) - int(network.network_address)
+    return replace(link, ipv4=_at(network, host + 1 if host < _LAST_AT_SITE else _FIRST_AT_SITE))
+
 
 def plan(topology: Topology) -> Plan:
     """Addresses for every machine, the same ones each time."""
@@ -108,7 +128,7 @@ def _public_link(machine: Host | Router, site: int, conditions: Conditions | Non
         interface=ROUTER_UPLINK if is_router else HOST_UPLINK,
         upstream=PUBLIC_SEGMENT,
         upstream_port=f"site{site}",
-        ipv4=_at(network, 2) if has_ipv4 else None,
+        ipv4=_at(network, _FIRST_AT_SITE) if has_ipv4 else None,
         ipv4_gateway=network[1] if has_ipv4 else None,
         ipv6=_at6(shared, 2) if machine.ipv6 else None,
         ipv6_gateway=shared[1] if machine.ipv6 else None,

@@ -94,6 +94,10 @@ class Experiment:
                 self._settle(self.network.node(host.name))
         return results
 
+    def path(self, one: Host, other: Host) -> str | None:
+        """The path to ``one`` that ``other``'s status shows now. Both have joined."""
+        return path_to(self.network.node(other.name).cli_json("status"), self._addresses[one.name].ipv4)
+
     def _endpoints(self, host: Host) -> str:
         machine = self.network.node(host.name)
         return ", ".join(str(address) for address in (machine.ipv4, machine.ipv6) if address is not None)

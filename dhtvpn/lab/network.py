@@ -13,8 +13,8 @@ from typing import Self
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DhtVpnError, SystemRefusedError, UsageError
-from dhtvpn.lab import clean, namespaces, nft, register
-from dhtvpn.lab.addressing import LAN_BRIDGE, Lan, Link, plan
+from dhtvpn.lab import clean, conntrack, namespaces, nft, register
+from dhtvpn.lab.addressing import LAN_BRIDGE, Lan, Link, plan, renumbered
 from dhtvpn.lab.link import Wire
 from dhtvpn.lab.link_process import LinkProcess
 from dhtvpn.lab.machine import Machine
@@ -108,6 +108,8 @@ class Network:
         for earlier in takewhile(lambda host: host.name != name, self.topology.bootstraps):
             for endpoint in self._endpoints_of(self.node(earlier.name)):
                 words += ["--bootstrap", str(endpoint)]
+        if self.topology.host(name).relay:
+            words.append("--relay")
         child = machine.daemon(machine.dhtvpn("bootstrap", *words), "bootstrap")
         try:
             machine.wait_for_port("udp", BOOTSTRAP_PORT, child, START_TIMEOUT_S)
@@ -143,6 +145,20 @@ class Network:
     def cli(self, member: str, *arguments: str, check: bool = True) -> str:
         """``dhtvpn ARGUMENTS`` on a member; returns its stdout."""
         return self.node(member).cli(*arguments, check=check).stdout
+
+    def reboot(self, router: str, *, new_address: bool = False) -> None:
+        """The router forgets its flows and mappings; with ``new_address`` its provider gives it another
+        IPv4 address. It takes no time. Raises UsageError for a new address behind another router."""
+        machine = self.node(router)
+        if new_address and machine.link is not None:
+            link = renumbered(machine.link)
+            upstream = self.node(link.upstream).namespace
+            namespaces.ip_batch(upstream, _upstream_neighbours(link))
+            namespaces.ip_batch(machine.namespace, [f"address del {machine.link.ipv4} dev {link.interface}"])
+            namespaces.ip_batch(machine.namespace, _ipv4_commands(link))
+            machine.link = link
+        self._build_nat(self.topology.router(router))
+        conntrack.flush(machine.namespace)
 
     def keep(self) -> None:
         """Leave everything up when this object goes; ``dhtvpn lab clean`` removes it."""
@@ -208,8 +224,12 @@ class Network:
         namespaces.ip_batch(self.node(lan.router).namespace, commands)
 
     def _build_nat(self, router: Router) -> None:
-        namespace = self.node(router.name).namespace
-        namespaces.load_rules(namespace, nft.router_rules(router.nat))
+        machine = self.node(router.name)
+        namespace = machine.namespace
+        assert machine.link is not None  # noqa: S101 - only the public segment has none
+        assert machine.link.ipv4 is not None  # noqa: S101 - every router has IPv4
+        rules = nft.router_rules(router.nat, machine.link.ipv4, self.plan.lan(router.name).ipv4)
+        namespaces.load_rules(namespace, "flush ruleset\n" + rules)
         expiry = router.nat.expiry_s
         # These exist only once the rules have loaded connection tracking into the namespace.
         namespaces.sysctl(
@@ -236,7 +256,7 @@ def _upstream_commands(link: Link) -> list[str]:
     commands.append(f"link set {port} up" + (f" master {LAN_BRIDGE}" if on_bridge else ""))
     if link.upstream_ipv4 is not None:
         commands.append(f"address add {link.upstream_ipv4} dev {port}")
-        commands += _neighbour(port, link.hardware, link.ipv4.ip if link.ipv4 else None)
+        commands += _upstream_neighbours(link)
     if link.upstream_ipv6 is not None:
         commands.append(f"address add {link.upstream_ipv6} dev {port} nodad")
         commands += _neighbour(port, link.hardware, link.ipv6.ip if link.ipv6 else None)
@@ -249,11 +269,7 @@ def _downstream_commands(link: Link) -> list[str]:
     interface = link.interface
     commands = [*_hardware(interface, link.hardware), f"link set {interface} up"]
     if link.ipv4 is not None:
-        commands += [
-            f"address add {link.ipv4} dev {interface}",
-            *_neighbour(interface, link.upstream_hardware, link.ipv4_gateway),
-            f"route add default via {link.ipv4_gateway} dev {interface}",
-        ]
+        commands += _ipv4_commands(link)
     if link.ipv6 is not None:
         commands += [
             f"address add {link.ipv6} dev {interface} nodad",
@@ -261,6 +277,18 @@ def _downstream_commands(link: Link) -> list[str]:
             f"route add ::/0 via {link.ipv6_gateway} dev {interface}",
         ]
     return commands
+
+
+def _ipv4_commands(link: Link) -> list[str]:
+    return [
+        f"address add {link.ipv4} dev {link.interface}",
+        *_neighbour(link.interface, link.upstream_hardware, link.ipv4_gateway),
+        f"route add default via {link.ipv4_gateway} dev {link.interface}",
+    ]
+
+
+def _upstream_neighbours(link: Link) -> list[str]:
+    return _neighbour(link.upstream_port, link.hardware, link.ipv4.ip if link.ipv4 else None)
 
 
 def _hardware(interface: str, hardware: str | None) -> list[str]:
@@ -271,4 +299,4 @@ def _neighbour(interface: str, hardware: str | None, address: IPv4Address | IPv6
     """A permanent neighbour: asking for the address would take a round trip of an emulated line."""
     if hardware is None or address is None:
         return []
-    return [f"neighbour add {address} lladdr {hardware} dev {interface}"]
+    return [f"neighbour replace {address} lladdr {hardware} dev {interface}"]

@@ -2,73 +2,164 @@
 
 Linux translates with connection tracking, so each behaviour is put together from its parts:
 
-- Mapping. ``masquerade`` keeps the internal port where it can, towards every destination: that is
-  endpoint-independent mapping. ``masquerade fully-random`` draws a port for each destination:
-  address-and-port-dependent mapping.
+- Allocation. ``masquerade`` keeps the internal port where it can; ``fully-random`` draws one; a counter
+  (``numgen inc``) gives one after the other.
+- Mapping. Connection tracking knows flows, and each flow may get a port of its own: address-and-port-
+  dependent mapping. For the other two a map remembers which external port an internal endpoint has got,
+  towards everybody or towards one address, and later flows take it from there. Where ports are preserved,
+  every flow gets the same one anyhow.
 - Filtering. Connection tracking alone lets in only replies: address-and-port-dependent filtering.
-  The looser kinds remember outgoing packets in sets: which internal port is open at which host, and
-  to which addresses it has spoken; ``dnat`` lets in what the sets allow.
+  The looser kinds remember outgoing packets in sets: who is behind an external port, and to which addresses
+  it has spoken; ``dnat`` lets in what the sets allow.
+- Lifetime. What is remembered lives as long as the flows themselves, and every outgoing packet renews it.
+- Hairpinning. A packet from the LAN to the router's own address is translated twice, at its destination
+  from what is remembered, at its source as if it went out. It is not filtered. Without hairpinning it is
+  lost.
 - An unsolicited packet is dropped in the input chain. If the router took it for itself, its
   connection tracking entry would occupy the port, and the next packet from inside would get another
   one: the mapping would no longer be endpoint-independent. Home routers drop it too.
 
-No hairpinning (RFC 4787, section 6): a packet from the LAN to the router's own public address is lost.
+Not to be had: a dependent mapping with endpoint-independent filtering. A flow keeps the port by which it
+began. Where the inside has sent to somebody from one port, and he then sends to another port of the same
+internal endpoint, connection tracking sees two entries for one flow and drops his packet.
 """
 
+from ipaddress import IPv4Interface
+
+from dhtvpn.errors import UsageError
 from dhtvpn.lab.addressing import LAN_BRIDGE, ROUTER_UPLINK
-from dhtvpn.lab.topology import Filtering, Mapping, Nat
+from dhtvpn.lab.nat_behaviour import Allocation, Filtering, Mapping, Nat
 
 MAX_TRACKED = 4096
 """Entries in a router's sets, more than any laboratory fills."""
 
+FIRST_CONTIGUOUS_PORT = 30_000
+CONTIGUOUS_PORTS = 2_000
+"""Where contiguous allocation begins, and after how many ports it begins again."""
 
-def router_rules(nat: Nat) -> str:
-    """A complete ruleset for a router whose interfaces are ``wan`` and ``lan``."""
-    translate = "masquerade"
-    if nat.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT:
-        translate = "masquerade fully-random"
+_WAN_OUT = f'oifname "{ROUTER_UPLINK}"'
+_INSIDE = "ct original ip saddr . ct original proto-src"
+_INSIDE_OF_REPLY = "ct reply ip saddr . ct reply proto-src"
+
+
+def router_rules(nat: Nat, wan: IPv4Interface, lan: IPv4Interface) -> str:
+    """A complete ruleset for a router whose interfaces are ``wan`` and ``lan``, with its addresses on them.
+
+    Raises UsageError for what connection tracking cannot do.
+    """
+    if nat.dependent and nat.filtering is Filtering.ENDPOINT_INDEPENDENT:
+        raise UsageError(
+            "the laboratory's routers cannot combine dependent mapping with endpoint-independent filtering"
+        )
     sections = [
-        *_memory(nat),
-        _chain(
-            "postrouting",
-            "type nat hook postrouting priority srcnat",
-            [f'oifname "{ROUTER_UPLINK}" {translate}'],
-        ),
-        *_let_in(nat),
+        *_memory(nat, wan),
+        _chain("postrouting", "type nat hook postrouting priority srcnat", _translations(nat, wan, lan)),
+        *_let_in(nat, wan),
     ]
-    return f"table ip nat {{\n{''.join(sections)}}}\n{_firewall(nat)}"
+    return f"table ip nat {{\n{''.join(sections)}}}\n{_firewall(nat, wan)}"
 
 
-def _memory(nat: Nat) -> list[str]:
-    """What the looser filterings remember of outgoing packets, for as long as a mapping lives."""
-    if nat.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT:
-        return []
+def _remembers_ports(nat: Nat) -> bool:
+    """Whether the rules must see to it that flows share a port."""
+    return nat.mapping is Mapping.ADDRESS_DEPENDENT or (
+        nat.mapping is Mapping.ENDPOINT_INDEPENDENT and nat.allocation is not Allocation.PRESERVING
+    )
+
+
+def _remembers_openings(nat: Nat) -> bool:
+    """Whether packets may come in that are no replies."""
+    return nat.hairpinning or nat.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT
+
+
+def _mapping_key(nat: Nat, inside: str, outside: str) -> str:
+    return inside if nat.mapping is Mapping.ENDPOINT_INDEPENDENT else f"{inside} . {outside}"
+
+
+def _translations(nat: Nat, wan: IPv4Interface, lan: IPv4Interface) -> list[str]:
+    """Source translation of a flow's first packet. What has been turned round comes from the LAN and has
+    had its destination translated."""
+    turned = f'oifname "{LAN_BRIDGE}" ip saddr {lan.network} ct status dnat'
+    ways = [(_WAN_OUT, "masquerade")]
+    if nat.hairpinning:
+        ways.append((turned, f"snat ip to {wan.ip}"))
+    rules = []
+    for way, verb in ways:
+        udp = f"{way} meta l4proto udp"
+        to = "to " if verb == "masquerade" else ""
+        if _remembers_ports(nat):
+            key = _mapping_key(nat, _INSIDE, "ct original ip daddr")
+            rules.append(f"{udp} {key} @ports {verb} {to}:{key} map @ports")
+        match nat.allocation:
+            case Allocation.PRESERVING:
+                pass
+            case Allocation.RANDOM:
+                rules.append(f"{udp} {verb} fully-random")
+            case Allocation.CONTIGUOUS:
+                rules.append(f"{udp} {verb} {to}:{_counter()}")
+        rules.append(f"{way} {verb}")
+    return rules
+
+
+def _counter() -> str:
+    """A port after the last one. Through a map, because a bare number would get its octets swapped."""
+    ports = ", ".join(f"{n} : {FIRST_CONTIGUOUS_PORT + n}" for n in range(CONTIGUOUS_PORTS))
+    return f"numgen inc mod {CONTIGUOUS_PORTS} map {{ {ports} }}"
+
+
+def _memory(nat: Nat, wan: IPv4Interface) -> list[str]:
+    """What outgoing packets leave behind once their source is translated, for as long as a mapping lives."""
     bounds = f"flags dynamic,timeout; timeout {nat.expiry_s}s; size {MAX_TRACKED};"
-    remembered = [f"\tmap open_ports {{ type inet_service : ipv4_addr; {bounds} }}\n"]
-    outgoing = f'oifname "{ROUTER_UPLINK}" meta l4proto udp'
-    rules = [f"{outgoing} update @open_ports {{ udp sport : ip saddr }}"]
+    remembered: list[str] = []
+    original: list[str] = []
+    reply: list[str] = []
+    if _remembers_ports(nat):
+        key_type = _mapping_key(nat, "ipv4_addr . inet_service", "ipv4_addr")
+        remembered.append(f"\tmap ports {{ type {key_type} : inet_service; {bounds} }}\n")
+        for updates, inside, outside in (
+            (original, _INSIDE, "ct original ip daddr"),
+            (reply, _INSIDE_OF_REPLY, "ct reply ip daddr"),
+        ):
+            updates.append(f"update @ports {{ {_mapping_key(nat, inside, outside)} : udp sport }}")
+    if _remembers_openings(nat):
+        remembered.append(f"\tmap open_ports {{ type inet_service : ipv4_addr . inet_service; {bounds} }}\n")
+        original.append(f"update @open_ports {{ udp sport : {_INSIDE} }}")
+        reply.append(f"update @open_ports {{ udp sport : {_INSIDE_OF_REPLY} }}")
     if nat.filtering is Filtering.ADDRESS_DEPENDENT:
         remembered.append(f"\tset spoken_to {{ type ipv4_addr . inet_service; {bounds} }}\n")
-        rules.append(f"{outgoing} update @spoken_to {{ ip daddr . udp sport }}")
-    return [*remembered, _chain("outgoing", "type filter hook forward priority filter", rules)]
-
-
-def _let_in(nat: Nat) -> list[str]:
-    if nat.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT:
+        for updates in (original, reply):
+            updates.append("update @spoken_to { ip daddr . udp sport }")
+    if not remembered:
         return []
-    condition = f'iifname "{ROUTER_UPLINK}" meta l4proto udp'
-    if nat.filtering is Filtering.ADDRESS_DEPENDENT:
-        condition += " ip saddr . udp dport @spoken_to"
-    return [
-        _chain(
-            "prerouting",
-            "type nat hook prerouting priority dstnat",
-            [f"{condition} dnat to udp dport map @open_ports"],
-        )
+    ways = [_WAN_OUT]
+    if nat.hairpinning:
+        ways.append(f'oifname "{LAN_BRIDGE}" ip saddr {wan.ip}')
+    rules = [
+        f"{way} meta l4proto udp ct direction {direction} {update}"
+        for way in ways
+        for direction, updates in (("original", original), ("reply", reply))
+        for update in updates
     ]
+    return [*remembered, _chain("translated", "type filter hook postrouting priority srcnat + 10", rules)]
 
 
-def _firewall(nat: Nat) -> str:
+def _let_in(nat: Nat, wan: IPv4Interface) -> list[str]:
+    """Destination translation of what is no reply."""
+    translate = "dnat ip to udp dport map @open_ports"
+    from_outside = f'iifname "{ROUTER_UPLINK}" meta l4proto udp'
+    rules = []
+    match nat.filtering:
+        case Filtering.ENDPOINT_INDEPENDENT:
+            rules.append(f"{from_outside} {translate}")
+        case Filtering.ADDRESS_DEPENDENT:
+            rules.append(f"{from_outside} ip saddr . udp dport @spoken_to {translate}")
+        case Filtering.ADDRESS_AND_PORT_DEPENDENT:
+            pass
+    if nat.hairpinning:
+        rules.append(f'iifname "{LAN_BRIDGE}" ip daddr {wan.ip} meta l4proto udp {translate}')
+    return [_chain("prerouting", "type nat hook prerouting priority dstnat", rules)] if rules else []
+
+
+def _firewall(nat: Nat, wan_address: IPv4Interface) -> str:
     """Input: nothing from outside reaches the router. Forward: replies, translated packets, and for
     IPv6, which is not translated, new UDP only under endpoint-independent filtering."""
     wan = f'iifname "{ROUTER_UPLINK}"'
@@ -77,6 +168,7 @@ def _firewall(nat: Nat) -> str:
         f"{wan} icmp type echo-request accept",
         f"{wan} ct state established,related accept",
         f"{wan} drop",
+        f'iifname "{LAN_BRIDGE}" ip daddr {wan_address.ip} meta l4proto udp drop',
     ]
     forward_rules = [
         f"{wan} ct state established,related accept",

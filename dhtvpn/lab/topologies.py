@@ -1,17 +1,18 @@
 """The topologies that have a name: what ``dhtvpn lab run NAME`` and the tests bring up."""
 
+from dataclasses import replace
+
 from dhtvpn.errors import UsageError
-from dhtvpn.lab.topology import (
+from dhtvpn.lab.nat_behaviour import (
     ADDRESS_RESTRICTED,
+    CARRIER,
     OPEN_FILTERING,
     PORT_RESTRICTED,
     SYMMETRIC,
-    Host,
+    Allocation,
     Nat,
-    Role,
-    Router,
-    Topology,
 )
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 _BOOTSTRAP = Host("boot", Role.BOOTSTRAP)
 
@@ -94,6 +95,59 @@ SYMMETRIC_PAIR = behind_nats(
     {"laptop": PORT_RESTRICTED, "phone": SYMMETRIC},
 )
 
+CARRIER_PAIR = Topology(
+    "carrier",
+    "a carrier's NAT in front of a home's, and another home",
+    hosts=(_BOOTSTRAP, Host("laptop", behind="home"), Host("phone", behind="other")),
+    routers=(
+        Router("carrier", CARRIER),
+        Router("home", PORT_RESTRICTED, behind="carrier"),
+        Router("other", PORT_RESTRICTED),
+    ),
+)
+
+SAME_CARRIER = Topology(
+    "same-carrier",
+    "two homes behind one carrier's NAT, which hairpins",
+    hosts=(_BOOTSTRAP, Host("laptop", behind="home"), Host("phone", behind="other")),
+    routers=(
+        Router("carrier", CARRIER),
+        Router("home", PORT_RESTRICTED, behind="carrier"),
+        Router("other", PORT_RESTRICTED, behind="carrier"),
+    ),
+)
+
+NO_HAIRPIN = Topology(
+    "no-hairpin",
+    "two homes behind one carrier's NAT, which does not",
+    hosts=SAME_CARRIER.hosts,
+    routers=(Router("carrier", replace(CARRIER, hairpinning=False)), *SAME_CARRIER.routers[1:]),
+)
+
+CONTIGUOUS = behind_nats(
+    "contiguous",
+    "a symmetric NAT whose ports can be foreseen, and a home",
+    {"laptop": PORT_RESTRICTED, "phone": replace(SYMMETRIC, allocation=Allocation.CONTIGUOUS)},
+)
+
+SHORT_LIVED = behind_nats(
+    "short-lived",
+    "two homes whose mappings live for twenty seconds",
+    {name: replace(PORT_RESTRICTED, expiry_s=20) for name in ("laptop", "phone")},
+)
+
+IPV6_SEGMENTS = Topology(
+    "ipv6-segments",
+    "a LAN without IPv4, a LAN with both, and a public server",
+    hosts=(
+        Host("boot", Role.BOOTSTRAP, ipv6=True),
+        Host("server", ipv6=True),
+        Host("laptop", behind="home", ipv6=True),
+        Host("six", behind="modern", ipv4=False, ipv6=True),
+    ),
+    routers=(Router("home", PORT_RESTRICTED, ipv6=True), Router("modern", PORT_RESTRICTED, ipv6=True)),
+)
+
 TOPOLOGIES = {
     topology.name: topology
     for topology in (
@@ -105,6 +159,12 @@ TOPOLOGIES = {
         SAME_LAN,
         MATRIX,
         SYMMETRIC_PAIR,
+        CARRIER_PAIR,
+        SAME_CARRIER,
+        NO_HAIRPIN,
+        CONTIGUOUS,
+        SHORT_LIVED,
+        IPV6_SEGMENTS,
     )
 }
 

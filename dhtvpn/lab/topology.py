@@ -1,4 +1,4 @@
-"""What the laboratory builds, in words: hosts, routers, and how each router's NAT behaves (RFC 4787).
+"""What the laboratory builds, in words: hosts, routers, and what lies between them.
 
 Pure data. A host or router without ``behind`` sits on the public segment; one with ``behind`` sits on
 that router's LAN. A router behind a router is a carrier's NAT in front of a home's.
@@ -6,13 +6,13 @@ that router's LAN. A router behind a router is a carrier's NAT in front of a hom
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Network
-from typing import assert_never
 
 from dhtvpn.errors import UsageError
 from dhtvpn.lab.link_schedule import Conditions
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, Filtering, Nat, can_be_direct
 
 PUBLIC_SEGMENT = "internet"
 """The namespace that routes between all sites; no host may have this name."""
@@ -24,61 +24,6 @@ MAX_SITES = 500
 
 MAX_ON_LAN = 200
 """Machines on one router's LAN, a /24 whose first ten addresses are kept for the router."""
-
-
-class Mapping(Enum):
-    """How a NAT picks the external port for an internal endpoint (RFC 4787, section 4.1)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-class Filtering(Enum):
-    """From whom a NAT lets packets in to a mapping (RFC 4787, section 5)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-_INITIALS = {
-    "endpoint-independent": "EI",
-    "address-dependent": "AD",
-    "address-and-port-dependent": "APD",
-}
-
-
-@dataclass(frozen=True)
-class Nat:
-    """One NAT's behaviour. ``expiry_s``: how long an idle mapping lives (RFC 4787 REC-5: two minutes)."""
-
-    mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
-    filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
-    expiry_s: int = 120
-
-    def __post_init__(self) -> None:
-        dependent = self.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
-        if dependent and self.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT:
-            raise UsageError(
-                "the laboratory builds address-and-port-dependent mapping only together with "
-                "address-and-port-dependent filtering"
-            )
-        if self.expiry_s < 1:
-            raise UsageError("a NAT mapping must live for at least one second")
-
-    @property
-    def short(self) -> str:
-        """For a narrow table: mapping ``EIM`` or ``APDM``, then filtering ``EIF``, ``ADF`` or ``APDF``."""
-        return f"{_INITIALS[self.mapping.value]}M/{_INITIALS[self.filtering.value]}F"
-
-    def __str__(self) -> str:
-        return f"{self.mapping.value} mapping, {self.filtering.value} filtering"
-
-
-OPEN_FILTERING = Nat(filtering=Filtering.ENDPOINT_INDEPENDENT)
-ADDRESS_RESTRICTED = Nat(filtering=Filtering.ADDRESS_DEPENDENT)
-PORT_RESTRICTED = Nat(filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT)
-SYMMETRIC = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
 
 
 class Role(Enum):
@@ -114,7 +59,8 @@ class Router:
 @dataclass(frozen=True)
 class Host:
     """A machine: on the public segment, or ``behind`` a router. A plain host runs nothing by itself.
-    ``line``: what its uplink does to frames; None: as the topology says."""
+    ``line``: what its uplink does to frames; None: as the topology says. ``relay``: a bootstrap node that
+    relays for members, too."""
 
     name: str
     role: Role = Role.MEMBER
@@ -122,6 +68,7 @@ class Host:
     ipv4: bool = True
     ipv6: bool = False
     line: Conditions | None = None
+    relay: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,13 +162,21 @@ class Topology:
 
     def nats_of(self, host: Host) -> list[Nat]:
         """The NATs between a host and the public segment, the nearest first."""
-        nats = []
+        return [router.nat for router in self._routers_above(host)]
+
+    def _nats_below(self, host: Host, common: Router) -> list[Nat]:
+        routers = self._routers_above(host)
+        return [router.nat for router in routers[: routers.index(common)]]
+
+    def _routers_above(self, host: Host) -> list[Router]:
+        """The routers between a host and the public segment, the nearest first."""
+        routers = []
         above = host.behind
         while above is not None:
             router = self.router(above)
-            nats.append(router.nat)
+            routers.append(router)
             above = router.behind
-        return nats
+        return routers
 
     def nat_label(self, host: Host) -> str:
         """For a table: ``public`` or the NATs on the way out, ``+6`` where there is IPv6 beside it;
@@ -237,32 +192,22 @@ class Topology:
             return ExpectedPath.DIRECT
         if not (one.ipv4 and other.ipv4):
             return ExpectedPath.RELAY if self._common_family_with_a_third(one, other) else ExpectedPath.NONE
-        if one.behind is not None and one.behind == other.behind:
-            return ExpectedPath.DIRECT
-        if _punches(self.nats_of(one), self.nats_of(other)):
-            return ExpectedPath.DIRECT
-        return ExpectedPath.RELAY
+        return ExpectedPath.DIRECT if self._can_be_direct(one, other) else ExpectedPath.RELAY
+
+    def _can_be_direct(self, one: Host, other: Host) -> bool:
+        """Over IPv4. Behind a common router nothing but it and the NATs below it lies between the two."""
+        above_other = self._routers_above(other)
+        common = next((router for router in self._routers_above(one) if router in above_other), None)
+        if common is None:
+            return can_be_direct(self.nats_of(one), self.nats_of(other))
+        below = [self._nats_below(host, common) for host in (one, other)]
+        if not all(below):
+            return True  # one of them is on the common router's own LAN: its address there is a candidate
+        if not common.nat.hairpinning:
+            return False
+        turning = replace(common.nat, filtering=Filtering.ENDPOINT_INDEPENDENT)
+        return can_be_direct([*below[0], turning], [*below[1], turning])
 
     def _common_family_with_a_third(self, one: Host, other: Host) -> bool:
         thirds = [host for host in self.hosts if host not in (one, other) and host.behind is None]
         return any(host.ipv4 and host.ipv6 for host in thirds)
-
-
-def _punches(nats_one: list[Nat], nats_other: list[Nat]) -> bool:
-    """Whether simultaneous checks get through: a port that nobody can foresee (address-and-port-dependent
-    mapping) must meet filtering on the other side that does not ask for the port."""
-    for outgoing, facing in ((nats_one, nats_other), (nats_other, nats_one)):
-        unforeseen = any(nat.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT for nat in outgoing)
-        if unforeseen and any(_asks_for_port(nat.filtering) for nat in facing):
-            return False
-    return True
-
-
-def _asks_for_port(filtering: Filtering) -> bool:
-    match filtering:
-        case Filtering.ADDRESS_AND_PORT_DEPENDENT:
-            return True
-        case Filtering.ADDRESS_DEPENDENT | Filtering.ENDPOINT_INDEPENDENT:
-            return False
-        case _:
-            assert_never(filtering)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dhtvpn.discovery.directory import Directory
 from dhtvpn.errors import DecodeError
 from dhtvpn.identity import Identity
+from dhtvpn.node.patience import happens
 from dhtvpn.records.envelope import MAX_SEQUENCE, seal
 from dhtvpn.records.epochs import EPOCH_S, MARGIN_S, expiry_of, publish_epochs
 from dhtvpn.records.record import EndpointRecord
@@ -222,11 +223,8 @@ class Announcer:
             left = min((place.due for place in self._places.values()), default=now + CHECK_S) - now
             if left <= 0:
                 return False
-            try:
-                await asyncio.wait_for(self._wanted.wait(), min(left, CHECK_S))
-            except TimeoutError:
-                continue
-            return True
+            if await happens(self._wanted, min(left, CHECK_S)):
+                return True
 
     def _next_sequence(self) -> None:
         self.sequence = max(self.sequence + 1, int(self._unix_time() * 1000))

@@ -99,14 +99,13 @@ class LocalApi:
         """Attach a client and return what it has to be told, its preshared key included."""
         node = self._node
         stock = node.stock.add(name, public_key_b64, node.taken_ipv4())
-        public = node.surroundings.public_endpoints
-        hosts = [candidate.endpoint for candidate in node.surroundings.candidates()]
+        candidates = node.surroundings.candidates()  # best first: a port that the router forwards
         network_id = node.config.network_id
         return {
             **_document(stock),
             "preshared_key": base64.b64encode(stock.preshared_key).decode(),
             "node_public_key": node.tunnel_public_key_base64,
-            "endpoint": str(next(iter([*public, *hosts]))) if public or hosts else None,
+            "endpoint": str(candidates[0].endpoint) if candidates else None,
             "allowed_ips": [f"{node.claim.address}/32", f"{node.ipv6}/128"],
             "networks": [str(ipv4_network(network_id)), str(ipv6_network(network_id))],
         }

@@ -44,6 +44,8 @@ class NodeConfig:
     discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY
     roster_size: int = field(default_factory=roster_size)
     """Members that are all connected to each other; beyond that they are looked up."""
+    port_mapping: bool = True
+    """Whether the router is asked to forward the UDP port."""
     relay_octets_per_s: int = RELAY_MBIT * OCTETS_PER_MBIT
     """What is relayed for other members; 0: nothing."""
     watch: bool = True

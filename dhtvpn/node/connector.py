@@ -24,6 +24,7 @@ from dhtvpn.membership.pairwise import PairCredentials
 from dhtvpn.mesh.peers import Occasion, Peer
 from dhtvpn.nat.checked_pairs import CheckedPair
 from dhtvpn.node.path_facts import Why
+from dhtvpn.node.patience import happens
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
@@ -317,7 +318,7 @@ class Connector:
         """Between two attempts, shorter when there is a reason to hurry; returns the next pause."""
         if self._persistent:
             pause = FIRST_PAUSE_S
-        await _wait(session, LEAST_PAUSE_S)
+        await happens(session, LEAST_PAUSE_S)
         hurry = asyncio.create_task(self._hurry.wait())
         up = asyncio.create_task(session.wait())
         try:
@@ -355,12 +356,12 @@ class Connector:
         knocks = KNOCKS_PERSISTENT if self._persistent else KNOCKS
         for _ in range(knocks if self.known_endpoints else 0):
             self._tunnels.knock(self.peer, self.known_endpoints)
-            if await _wait(session, KNOCK_INTERVAL_S):
+            if await happens(session, KNOCK_INTERVAL_S):
                 return
 
     async def _knock_by_relay(self, session: asyncio.Event) -> None:
         """A session through a relay, where there is none yet and a direct path takes its time."""
-        if await _wait(session, RELAY_AFTER_S):
+        if await happens(session, RELAY_AFTER_S):
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ICE_DEADLINE_S
@@ -368,7 +369,7 @@ class Connector:
             ways = await self._ways_by_relay(self.peer)
             if ways and self.peer.path is None:
                 self._tunnels.knock(self.peer, ways)
-            if await _wait(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
+            if await happens(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
                 return
 
     async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
@@ -376,7 +377,7 @@ class Connector:
             await self._negotiate(credentials, session)
 
     async def _negotiate(self, credentials: PairCredentials, session: asyncio.Event) -> None:
-        if self.known_endpoints and await _wait(session, GRACE_S):
+        if self.known_endpoints and await happens(session, GRACE_S):
             return
         await self._release_agent()
         try:
@@ -397,17 +398,17 @@ class Connector:
             self._tunnels.aim(self.peer, endpoint)
             if credentials.controlling:
                 self._tunnels.initiate(self.peer)
-            if not await _wait(session, HANDSHAKE_DEADLINE_S) and before is not None:
+            if not await happens(session, HANDSHAKE_DEADLINE_S) and before is not None:
                 self._tunnels.aim(self.peer, before)
         except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
             self._checking = None
             self._pairs, self._checked_at = agent.pairs(), asyncio.get_running_loop().time()
+            self._linger = asyncio.create_task(self._close_later(agent), name=f"linger {self.peer.id}")
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)
-            self._linger = asyncio.create_task(self._close_later(agent), name=f"linger {self.peer.id}")
 
     async def _close_later(self, agent: Agent) -> None:
         await asyncio.sleep(LINGER_S)
@@ -422,12 +423,3 @@ class Connector:
         if self._agent is not None:
             await self._agent.close()
             self._agent = None
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether ``event`` was set within ``timeout_s``."""
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return False
-    return True

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dhtvpn.errors import DhtVpnError
 from dhtvpn.node.happenings import Happening
+from dhtvpn.node.patience import happens
 
 HISTORY: Final = 1000
 """Events kept, ours: some 300 bytes each."""
@@ -49,11 +50,7 @@ class Events:
 
     async def changed(self, timeout_s: float) -> bool:
         """Wait for the next change; False when ``timeout_s`` passed without one."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return await happens(self._changed, timeout_s)
 
     async def stream(
         self, *, last: int | None = None, after: int | None = None, follow: bool = True

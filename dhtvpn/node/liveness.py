@@ -19,6 +19,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer
 from dhtvpn.node.keepalive import IdleTime
+from dhtvpn.node.patience import happens
 
 log = logging.getLogger(__name__)
 
@@ -185,9 +186,8 @@ class Liveness:
 
     async def _watch(self, peer: Peer, watched: _Watched) -> None:
         idle_s = 0.0
-        while await self._answers(peer):
+        while await self._answers(peer, watched):
             self.idle_time(peer).survived(idle_s)
-            watched.doubt.clear()
             await self._until_due(peer, watched)
             idle_s = _now() - watched.moved_at
         self.idle_time(peer).died(idle_s)
@@ -209,14 +209,12 @@ class Liveness:
             left_s = due - _now()
             if left_s <= 0:
                 return
-            try:
-                await asyncio.wait_for(watched.doubt.wait(), min(left_s, BUSY_INTERVAL_S))
-            except TimeoutError:
-                continue
-            return
+            if await happens(watched.doubt, min(left_s, BUSY_INTERVAL_S)):
+                return
 
-    async def _answers(self, peer: Peer) -> bool:
+    async def _answers(self, peer: Peer, watched: _Watched) -> bool:
         """Whether any of up to PINGS pings is answered, or anything else comes from the peer meanwhile."""
+        watched.doubt.clear()  # not later: what comes up meanwhile may be about another path
         received, rtt_s = peer.heard_bytes, _rtt_s(peer)
         gap_s = min(LONGEST_GAP_S, max(PING_GAP_S, 1.5 * rtt_s))
         wait_s = min(LONGEST_WAIT_S, max(LAST_WAIT_S, 3 * rtt_s))

@@ -24,6 +24,7 @@ from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.port_mapping.mapper import PortMapper
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
@@ -44,6 +45,7 @@ from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_facts import Why
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.patience import happens
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
@@ -88,15 +90,16 @@ class Node:
         events: Events,
         drops: Drops,
         random_bytes: Callable[[int], bytes],
+        port_mapper: PortMapper | None = None,
     ) -> None:
         self.config = config
+        self.port_mapper = port_mapper
+        """None where the user does not want one."""
         self.claim = claim
         self.port = port
         self.sources = sources
         self.directory = sources.race
         self.dht = sources.dht
-        if self.dht is not None:
-            self.dht.read_only = True  # until a survey shows that strangers can reach us
         self.local_end = local_end
         self.engine_restarts = 0
         self.failure: SystemRefusedError | None = None
@@ -260,7 +263,7 @@ class Node:
             tunnels=self.tunnels,
             liveness=self.liveness,
             lost=self._network_lost,
-            network_changed=self.port.network_changed,
+            network_changed=self._network_changed,
             surveying=self.surveying,
             dht=self.dht,
             announce=partial(self.announcer.announce, again=True),
@@ -347,6 +350,9 @@ class Node:
             self._make_relay_watch().run(),
             self.reporter.run(),
         ]
+        if self.port_mapper is not None:
+            self.port_mapper.attach(self._mapping_changed, lambda: self.surroundings.public_endpoints)
+            loops.append(self.port_mapper.run())
         if self.sources.hints is not None and self.config.peers:
             loops.append(keep_aiming(self.sources.hints, self.config.peers, self._families))
         if self.dht is not None:
@@ -370,7 +376,9 @@ class Node:
         for peer in self.table.connected():
             if peer.node_key is not None:
                 self.tunnels.send_frame(peer, frames.Goodbye())
-        await self.announcer.goodbye(replace(self._record(), leaving=True))
+        goodbye = self.announcer.goodbye(replace(self._record(), leaving=True))
+        release = self.port_mapper.release() if self.port_mapper is not None else asyncio.sleep(0)
+        await asyncio.gather(goodbye, release)
 
     async def close(self) -> None:
         """Release everything but the descriptors, which belong to the daemon."""
@@ -495,9 +503,7 @@ class Node:
     # Loops
 
     async def _announce_when_surveyed(self) -> None:
-        try:
-            await asyncio.wait_for(self.surveying.done.wait(), FIRST_SURVEY_S)
-        except TimeoutError:
+        if not await happens(self.surveying.done, FIRST_SURVEY_S):
             log.info("publishing without a public endpoint for now")
         await self.announcer.run()
 
@@ -580,6 +586,20 @@ class Node:
         elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
             self._in_background(self._forget(peer))
 
+    def _network_changed(self) -> None:
+        self.port.network_changed()
+        self.relaying.client.network_changed()
+        if self.port_mapper is not None:
+            self.port_mapper.look_again()
+
+    def _mapping_changed(self) -> None:
+        before = self.surroundings.candidates()
+        if self.port_mapper is not None:
+            self.surroundings.mapped_endpoints = self.port_mapper.endpoints
+        if self.surroundings.candidates() != before:
+            self._candidates_changed()
+        self.events.wake()
+
     def _became_crowded(self) -> None:
         """There are more members than connect to each other at once: whoever is wanted is looked up."""
         for member in self.members.all():
@@ -588,16 +608,22 @@ class Node:
     async def _forget(self, peer: Peer) -> None:
         if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
             self.liveness.forget(peer)
+            self.paths.forget(peer)
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
     def _surveyed(self, afresh: bool) -> None:
         self.reporter.seen_from_outside(self.surroundings.public_endpoints)
         if afresh:
+            self.relaying.client.network_changed()
             self.recovery.surveyed()
-        else:
-            self.announcer.announce()
             self.signals.send_to_relayed()
+        else:
+            self._candidates_changed()
+
+    def _candidates_changed(self) -> None:
+        self.announcer.announce()
+        self.signals.send_to_relayed()
 
     def _homes_changed(self) -> None:
         self.announcer.announce()

@@ -20,7 +20,11 @@ from dhtvpn.node.tunnels import Tunnels
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 0.5
-"""A direct path by which nothing has come for so long is not held on to when the peer speaks by a relay."""
+"""A path by which nothing has come for so long is not held on to when the peer speaks by a relay."""
+
+FOLLOW_S: Final = 2.0
+"""So long after a move of our own we do not follow the peer to another relay: two that change at the same
+time would swap relays for ever. Longer than a slow round trip."""
 
 
 class Moved(Protocol):
@@ -54,12 +58,13 @@ class PathChanges:
         self._because = because
         self._tunnels, self._liveness, self._relaying, self._moved = tunnels, liveness, relaying, moved
         self._trials: dict[int, asyncio.Task[None]] = {}
+        self._moved_at: dict[int, float] = {}
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
         """Something authentic came from ``peer`` by another path than ours to it."""
         if is_relayed(endpoint):
-            if not peer.relayed:
-                self._liveness.doubt(peer)  # the peer may have lost the direct path
+            if not peer.relayed or _is_silent(peer):
+                self._liveness.doubt(peer)  # the peer may have lost the path that is ours
         elif peer.number not in self._trials:
             trial = asyncio.create_task(self._try(peer, endpoint), name=f"try {peer.id}")
             self._trials[peer.number] = trial
@@ -72,20 +77,25 @@ class PathChanges:
             return False
         log.info("peer %s: going on through a relay", peer.id)
         self.move(peer, way)
-        self._liveness.doubt(peer)  # whether it works is not known yet
         return True
 
     def told_by_relay(self, peer: Peer, endpoint: Endpoint) -> None:
-        """``peer`` says something about paths through a relay: if ours to it is direct and has fallen silent,
-        it has lost it and left it, and so do we."""
-        if peer.relayed or not is_relayed(endpoint):
+        """``peer`` says something about paths through the relay ``endpoint``, which is not our way to it.
+        Where ours has fallen silent, it has lost it and left it, and so do we."""
+        if not is_relayed(endpoint) or endpoint == peer.endpoint:
             return
-        if time.monotonic() - peer.last_heard >= SILENCE_S:
-            log.info("peer %s: has left the direct path", peer.id)
+        if _is_silent(peer) and self._may_follow(peer, endpoint):
+            log.info("peer %s: has left the path in use", peer.id)
             self._because(peer, Why.PEER_LEFT_PATH)
             self.move(peer, endpoint)
         else:
             self._liveness.doubt(peer)
+
+    def _may_follow(self, peer: Peer, endpoint: Endpoint) -> bool:
+        if not peer.relayed:
+            return True
+        just_moved = time.monotonic() - self._moved_at.get(peer.number, float("-inf")) < FOLLOW_S
+        return not just_moved and endpoint in self._relaying.ways_now(peer)
 
     async def close(self) -> None:
         """End every trial."""
@@ -107,8 +117,18 @@ class PathChanges:
         self.move(peer, endpoint)
 
     def move(self, peer: Peer, endpoint: Endpoint) -> None:
-        """Send to ``endpoint`` from now on."""
+        """Send to ``endpoint`` from now on, and measure how that goes."""
         peer.rtt_ms = None
+        self._moved_at[peer.number] = time.monotonic()
         self._tunnels.aim(peer, endpoint)
         self._liveness.watch(peer)
+        self._liveness.doubt(peer)
         self._moved(peer)
+
+    def forget(self, peer: Peer) -> None:
+        """``peer`` is gone."""
+        self._moved_at.pop(peer.number, None)
+
+
+def _is_silent(peer: Peer) -> bool:
+    return time.monotonic() - peer.last_heard >= SILENCE_S

@@ -18,7 +18,7 @@ class Why(Enum):
     DIRECT_WORKS = "a direct path works"
     RELAYED_FIRST = "a relay works, and no direct path does yet"
     SILENT = "nothing came back any more by the path before"
-    PEER_LEFT_PATH = "the peer has left the direct path"
+    PEER_LEFT_PATH = "the peer has left the path before"
     RELAY_GONE = "the relay on the path before is gone, or does not know the peer"
     BETTER_RELAY = "it delays or drops less"
     OTHER_RELAY = "the relay before failed"

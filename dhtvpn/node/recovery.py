@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from dhtvpn.discovery.sources import Dht
 from dhtvpn.mesh.peers import Peer, PeerState
+from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.members import Member
 from dhtvpn.node.surveying import Surveying
@@ -99,17 +100,22 @@ class Recovery:
         self._liveness.network_changed()
         for member in self._members():
             self._tunnels.network_changed(member.peer)
+            direct = not is_relayed(member.peer.endpoint)
             if member.peer.state is PeerState.CONNECTED:
                 if handshake:  # the peer may have given up the session's keys
                     self._tunnels.initiate(member.peer)
                 self._doubt(member)
-            else:
-                member.connector.try_now()
+                if direct:
+                    continue
+            member.connector.try_now()
         self._surveying.soon(afresh=True)
 
     def _doubt(self, member: Member) -> None:
         """Ask whether the peer is still there, unless we have no address any more to ask from."""
         facts, endpoint = self.watch.facts, member.peer.endpoint
+        if is_relayed(endpoint):
+            self._liveness.doubt(member.peer)
+            return
         version = 6 if endpoint is not None and endpoint.is_ipv6 else 4
         if facts is None or any(address.version == version for address in facts.addresses):
             self._liveness.doubt(member.peer)

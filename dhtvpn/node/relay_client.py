@@ -24,6 +24,7 @@ from dhtvpn.mesh.relay_wire import (
     encode_service,
     relay_id,
 )
+from dhtvpn.node.patience import happens
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,17 @@ MAX_VOLUNTEERS: Final = 16
 RENEW_S: Final = 20.0
 """A third of the lease; also often enough for every NAT (RFC 4787 REQ-5)."""
 FIRST_ANSWER_S: Final = 0.25
-ATTEMPTS: Final = 4
-"""Each waits twice as long as the one before: 3.75 s in all."""
+LONGEST_ANSWER_S: Final = 1.0
+ATTEMPTS: Final = 5
+"""Each waits twice as long as the one before, up to the longest: 3.75 s in all."""
 GUEST_S: Final = 180.0
 """How long a registration is renewed that nobody has asked for again."""
 UNWILLING_S: Final = 600.0
 """How long a node that did not answer, or refused, is not asked again by ourselves."""
+MAX_LEASE_S: Final = 120.0
+"""However long a volunteer says that it keeps us."""
+STRANGER_S: Final = 1.0
+"""We register again because a volunteer says that it does not know us at most this often."""
 LOOK_S: Final = 2.0
 """Between looks for a volunteer while there are too few."""
 FIRST_LOOK_S, EARLY_LOOKS = 0.1, 30
@@ -53,6 +59,7 @@ class _Volunteer:
         self.endpoint = endpoint
         self.token = NO_TOKEN
         self.expires = 0.0
+        self.asked_at = float("-inf")
         self.renew_at = 0.0
         self.wanted_until = 0.0
         self.refused = False
@@ -79,6 +86,7 @@ class RelayClient:
         self._volunteers: dict[Endpoint, _Volunteer] = {}
         self._homes: list[Endpoint] = []
         self._unwilling: dict[Endpoint, float] = {}
+        self._answered_at = float("-inf")
 
     @property
     def homes(self) -> tuple[Endpoint, ...]:
@@ -118,6 +126,13 @@ class RelayClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def network_changed(self) -> None:
+        """Volunteers may know us at an address that is ours no more, and others may be within reach."""
+        self._unwilling.clear()
+        for volunteer in self._volunteers.values():
+            volunteer.renew_at = 0.0
+        self._renew()
+
     def datagram_received(self, data: bytes, source: Endpoint) -> None:
         """What a volunteer says. Never raises on its bytes."""
         volunteer = self._volunteers.get(source)
@@ -135,15 +150,18 @@ class RelayClient:
                 volunteer.answered.set()
             case Registered():
                 if message.relay_id == relay_id(self._claims()[0]):
-                    volunteer.expires = _now() + message.lease_s
+                    self._answered_at = _now()
+                    volunteer.expires = self._answered_at + min(message.lease_s, MAX_LEASE_S)
                     volunteer.answered.set()
             case Refused():
                 volunteer.refused = True
                 volunteer.answered.set()
             case NotHere():
                 self._not_here(source, message.relay_id)
-            case Stranger():
-                volunteer.expires = volunteer.renew_at = 0.0
+            case Stranger():  # it has forgotten us, or we come from another address than before
+                if _now() - volunteer.asked_at >= STRANGER_S:
+                    volunteer.renew_at = 0.0
+                    self._renew()
             case Register():
                 self._drops.count("relay", "unasked")
 
@@ -160,7 +178,8 @@ class RelayClient:
 
     async def _register(self, volunteer: _Volunteer) -> bool:
         """Ask until there is an answer; a token is answered at once and costs no attempt."""
-        volunteer.renew_at = _now() + RENEW_S
+        volunteer.asked_at = _now()
+        volunteer.renew_at = volunteer.asked_at + RENEW_S
         volunteer.refused = False
         before, timeout_s, attempts = volunteer.expires, FIRST_ANSWER_S, ATTEMPTS + 1
         while attempts:
@@ -169,16 +188,17 @@ class RelayClient:
             claims, token = self._claims(), volunteer.token
             for claim in claims if token != NO_TOKEN else claims[:1]:
                 self._send(encode_service(Register(claim, token)), volunteer.endpoint)
-            try:
-                await asyncio.wait_for(volunteer.answered.wait(), timeout_s)
-            except TimeoutError:
-                timeout_s *= 2
+            if not await happens(volunteer.answered, timeout_s):
+                timeout_s = min(2 * timeout_s, LONGEST_ANSWER_S)
                 continue
             if volunteer.refused:
                 break
             if volunteer.token == token and volunteer.expires > max(before, _now()):
                 return True
-        self._give_up(volunteer)
+        if volunteer.refused or volunteer.expires <= _now() or self._answered_at > volunteer.asked_at:
+            self._give_up(volunteer)
+        else:
+            volunteer.renew_at = _now()  # nobody answers: our own network may be down for a while
         return False
 
     async def _look(self, candidates: Sequence[Endpoint]) -> bool:

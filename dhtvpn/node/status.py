@@ -11,6 +11,7 @@ from dhtvpn.discovery.sources import KADEMLIA, REMEMBERED, Condition
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer
 from dhtvpn.node.path_facts import path_fact
+from dhtvpn.node.port_mapping import port_mapping_document
 
 if TYPE_CHECKING:
     from dhtvpn.node.node import Node
@@ -39,6 +40,7 @@ def status_document(node: "Node") -> dict[str, Any]:
             "filtering": node.surroundings.filtering.value,
             "public_endpoints": [str(endpoint) for endpoint in node.surroundings.public_endpoints],
         },
+        "port_mapping": port_mapping_document(node),
         "dht": {
             "nodes": node.dht.size if node.dht is not None else 0,
             "records_published": node.directory.confirmed.get(KADEMLIA, 0),

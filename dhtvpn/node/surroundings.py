@@ -13,6 +13,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.nat.filtering import Filtering
+from dhtvpn.nat.port_mapping.external import contradicted
 from dhtvpn.nat.reflexive import Mapping, Survey
 from dhtvpn.records.record import (
     MAX_CANDIDATES,
@@ -76,6 +77,8 @@ class Surroundings:
         self.answered = True
         """Whether anybody has answered the last survey."""
         self.public_endpoints: tuple[Endpoint, ...] = ()
+        self.mapped_endpoints: tuple[Endpoint, ...] = ()
+        """Where routers say that they forward to this node's port, whether or not that is believed."""
 
     async def look(self, servers: Sequence[Endpoint]) -> bool:
         """Read the host's addresses, survey through ``servers``; return whether the candidates changed.
@@ -126,10 +129,14 @@ class Surroundings:
         return sum(endpoint.is_ipv6 == ipv6 for endpoint in self._hosts) > 1
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Host and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as many
-        as a record holds."""
+        """Host, mapped and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as
+        many as a record holds. A mapping at another address than strangers see us at is left out: its
+        router is behind another NAT, or does not tell the truth."""
         hosts = [endpoint for endpoint in self._hosts if self.may_send_to(endpoint)]
         found = dict.fromkeys(hosts, CandidateKind.HOST)
+        for endpoint in self.mapped_endpoints:
+            if self.may_send_to(endpoint) and not contradicted(endpoint, self.public_endpoints):
+                found.setdefault(endpoint, CandidateKind.MAPPED)
         for endpoint in self.public_endpoints:
             found.setdefault(endpoint, CandidateKind.REFLEXIVE)
         reflexive_first = sorted(found.items(), key=lambda item: item[1] is CandidateKind.HOST)

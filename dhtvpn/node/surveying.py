@@ -10,6 +10,7 @@ from dhtvpn.errors import SystemRefusedError
 from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.bootstrap import first_endpoints
+from dhtvpn.node.patience import happens
 from dhtvpn.node.surroundings import Surroundings
 
 SURVEY_S: Final = (3.0, 15.0, 120.0)
@@ -24,8 +25,8 @@ LEAST_PAUSE_S: Final = 2.0
 
 
 class Surveying:
-    """``changed`` is called after each survey that changed the candidates, and after each that was asked for
-    with ``afresh``, then with True."""
+    """``changed`` is called after each survey that changed the candidates; and, with True, after each that
+    was asked for with ``afresh``, and after the first that was answered where those before were not."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class Surveying:
         """The first one is over."""
         self.servers: tuple[Endpoint, ...] = ()
         """Addresses given, and contacts of earlier runs."""
+        if sources.dht is not None:
+            sources.dht.read_only = True  # until a survey shows that strangers can reach us
 
     def soon(self, *, afresh: bool) -> None:
         """Survey again, at once unless that was done just now. ``afresh``: the network is another one."""
@@ -63,7 +66,7 @@ class Surveying:
         while True:
             self._wanted.clear()
             afresh, self._afresh = self._afresh, False
-            await self._survey(afresh)
+            await self._survey(afresh, was_cut_off=unanswered > 0)
             unanswered = 0 if self._surroundings.answered else unanswered + 1
             if 0 < unanswered <= UNANSWERED:
                 pause_s = UNANSWERED_S
@@ -72,13 +75,14 @@ class Surveying:
                 number = 0 if afresh else number + 1
             await self._pause(pause_s)
 
-    async def _survey(self, afresh: bool) -> None:
+    async def _survey(self, afresh: bool, *, was_cut_off: bool) -> None:
         known = [*self.servers, *self._sources.contacts()]
         try:
             changed = await self._surroundings.look(list(dict.fromkeys(known)))
         except SystemRefusedError as error:
             self._say("warning", str(error))
             changed = False
+        afresh = afresh or (was_cut_off and self._surroundings.answered)
         self.done.set()
         if self._sources.dht is not None:
             self._sources.dht.read_only = self._surroundings.mapping is not Mapping.NONE
@@ -98,13 +102,9 @@ class Surveying:
         """Until the time is up or another is wanted; one that is not ``afresh`` keeps its distance."""
         loop = asyncio.get_running_loop()
         least_until = loop.time() + LEAST_PAUSE_S
-        try:
-            await asyncio.wait_for(self._wanted.wait(), pause_s)
-        except TimeoutError:
+        if not await happens(self._wanted, pause_s):
             return
         while not self._afresh and (left_s := least_until - loop.time()) > 0:
             self._wanted.clear()
-            try:
-                await asyncio.wait_for(self._wanted.wait(), left_s)
-            except TimeoutError:
+            if not await happens(self._wanted, left_s):
                 return

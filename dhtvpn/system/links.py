@@ -183,6 +183,11 @@ async def routes_overlapping(network: Network, exclude_interfaces: Collection[st
     return list(colliding_routes(links, routes, network, exclude_interfaces))
 
 
+async def tables() -> tuple[list[Any], list[Any], list[Any]]:
+    """Netlink messages of every link, address and route. Raises SystemRefusedError."""
+    return await _dump("links", "addresses", "routes")
+
+
 def usable_addresses(
     links: Iterable[Mapping[str, Any]], addresses: Iterable[Mapping[str, Any]], exclude: Collection[str]
 ) -> Iterator[Address]:

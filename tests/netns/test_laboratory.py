@@ -172,7 +172,7 @@ def test_what_was_started_a_moment_ago_is_ended_too() -> None:
 
 def test_a_failure_while_building_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {entry.tag for entry in register.entries()}
-    monkeypatch.setattr("dhtvpn.lab.nft.router_rules", lambda nat: "nonsense")
+    monkeypatch.setattr("dhtvpn.lab.nft.router_rules", lambda nat, wan, lan: "nonsense")
     with pytest.raises(SystemRefusedError, match="nft"):
         Network(PLAIN_PAIR)
     started = [

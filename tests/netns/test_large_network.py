@@ -8,8 +8,9 @@ import pytest
 from joined import eventually, overlay, pings, status, wait_connected
 
 from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED
 from dhtvpn.lab.network import JOIN_TIMEOUT_S, Network
-from dhtvpn.lab.topology import PORT_RESTRICTED, Host, Role, Router, Topology
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 

@@ -1,4 +1,5 @@
-"""The laboratory's routers behave as RFC 4787 says: what else is measured here rests on that.
+"""What holds of the laboratory's routers besides mapping, filtering and allocation (test_every_nat.py): early
+packets, several hosts, closed ports, lifetime, IPv6, two routers in a row.
 
 Sockets of the test itself are opened inside the namespaces. "Nothing came" is never a matter of
 waiting: a packet that must pass is sent after the one that must not, on the same way.
@@ -7,26 +8,21 @@ waiting: a packet that must pass is sent after the one that must not, on the sam
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
-from dhtvpn.lab import topologies
 from dhtvpn.lab.machine import Machine
-from dhtvpn.lab.network import Network
-from dhtvpn.lab.topology import (
+from dhtvpn.lab.nat_behaviour import (
     ADDRESS_RESTRICTED,
     OPEN_FILTERING,
     PORT_RESTRICTED,
     SYMMETRIC,
-    Filtering,
-    Host,
     Mapping,
     Nat,
-    Role,
-    Router,
-    Topology,
 )
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 
@@ -95,26 +91,6 @@ def received(receiver: socket.socket, last: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("nat", EVERY_NAT, ids=lambda nat: nat.short)
-def test_mapping(nat: Nat, sockets: Callable[[Topology], Sockets]) -> None:
-    """RFC 4787 section 4.1: one internal endpoint, seen by three external ones."""
-    net = sockets(one_home(nat))
-    inside = net.open("inside", INSIDE_PORT)
-    seen = []
-    for server, port in (("server", 5001), ("server", 5002), ("stranger", 5001)):
-        receiver = net.open(server, port)
-        inside.sendto(b"where am I", net.address(server, port))
-        seen.append(seen_from(receiver, b"where am I"))
-    router = str(net.network.node("home").ipv4)
-    assert {host for host, _ in seen} == {router}
-    ports = {port for _, port in seen}
-    if nat.mapping is Mapping.ENDPOINT_INDEPENDENT:
-        assert ports == {INSIDE_PORT}
-    else:
-        assert len(ports) == 3
-        assert INSIDE_PORT not in ports
-
-
-@pytest.mark.parametrize("nat", EVERY_NAT, ids=lambda nat: nat.short)
 def test_mapping_stays_while_it_is_used(nat: Nat, sockets: Callable[[Topology], Sockets]) -> None:
     net = sockets(one_home(nat))
     inside, server = net.open("inside", INSIDE_PORT), net.open("server", 5001)
@@ -126,25 +102,6 @@ def test_mapping_stays_while_it_is_used(nat: Nat, sockets: Callable[[Topology], 
         assert seen_from(inside, b"reply") == net.address("server", 5001)
         ports.add(source[1])
     assert len(ports) == 1
-
-
-@pytest.mark.parametrize("nat", EVERY_NAT, ids=lambda nat: nat.short)
-def test_filtering(nat: Nat, sockets: Callable[[Topology], Sockets]) -> None:
-    """RFC 4787 section 5: who gets in to a mapping that was made by a packet to server:5001."""
-    net = sockets(one_home(nat))
-    inside, server = net.open("inside", INSIDE_PORT), net.open("server", 5001)
-    other_port, stranger = net.open("server", 5002), net.open("stranger", 5001)
-    inside.sendto(b"open", net.address("server", 5001))
-    mapped = seen_from(server, b"open")
-    stranger.sendto(b"other address", mapped)
-    other_port.sendto(b"other port", mapped)
-    server.sendto(b"reply", mapped)
-    expected = {
-        Filtering.ENDPOINT_INDEPENDENT: [b"other address", b"other port", b"reply"],
-        Filtering.ADDRESS_DEPENDENT: [b"other port", b"reply"],
-        Filtering.ADDRESS_AND_PORT_DEPENDENT: [b"reply"],
-    }
-    assert received(inside, last=b"reply") == expected[nat.filtering]
 
 
 @pytest.mark.parametrize("nat", KEEPS_PORT, ids=lambda nat: nat.short)
@@ -277,42 +234,3 @@ def test_a_carrier_nat_in_front_of_a_home_nat(sockets: Callable[[Topology], Sock
     assert mapped == net.address("carrier", INSIDE_PORT)
     stranger.sendto(b"other address", mapped)
     assert seen_from(inside, b"other address") == net.address("stranger", 5001)
-
-
-def can_punch(net: Sockets, one: str, other: str) -> bool:
-    """Play ICE by hand: both learn their mapped endpoint from a server, then send checks to each other,
-    several times; a check's source may be new (peer-reflexive), and is then answered there."""
-    server = net.open("server", 5001)
-    ends = {one: net.open(one, INSIDE_PORT), other: net.open(other, INSIDE_PORT + 1)}
-    targets: dict[str, set[tuple[str, int]]] = {}
-    for name, facing in ((one, other), (other, one)):
-        ends[name].sendto(b"stun", net.address("server", 5001))
-        targets[facing] = {seen_from(server, b"stun")}
-    heard = set()
-    for _ in range(4):
-        for name, end in ends.items():
-            for target in sorted(targets[name]):
-                end.sendto(b"check", target)
-        for name, end in ends.items():
-            end.settimeout(0.05)
-            with suppress(TimeoutError):
-                while True:
-                    _, source = end.recvfrom(100)
-                    targets[name].add((source[0], source[1]))
-                    heard.add(name)
-    return heard == set(ends)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(a, b) for index, a in enumerate(EVERY_NAT) for b in EVERY_NAT[index:]],
-    ids=lambda nat: nat.short,
-)
-def test_pairs_punch_through_exactly_where_the_topology_expects_it(
-    one: Nat, other: Nat, sockets: Callable[[Topology], Sockets]
-) -> None:
-    """``Topology.expected_path`` against the kernel's NAT, without any code of the VPN."""
-    pair = topologies.behind_nats("punch", "for this test", {"left": one, "right": other})
-    topology = Topology(pair.name, pair.summary, (*pair.hosts, Host("server", Role.PLAIN)), pair.routers)
-    expected = topology.expected_path(topology.host("left"), topology.host("right"))
-    assert can_punch(sockets(topology), "left", "right") == (expected.value == "direct")

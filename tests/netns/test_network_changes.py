@@ -14,10 +14,11 @@ from contextlib import contextmanager
 import pytest
 from joined import eventually, join_all, overlay, peer_of
 
-from dhtvpn.lab import namespaces, nft, topologies
+from dhtvpn.lab import namespaces, topologies
 from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, Nat
 from dhtvpn.lab.network import Network
-from dhtvpn.lab.topology import PORT_RESTRICTED, Host, Nat, Role, Router, Topology
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]
@@ -201,19 +202,22 @@ def _pid_of(machine: Machine) -> int:
     return machine.processes()[0]
 
 
+def start_again(network: Network, router: str, seconds: float) -> None:
+    """The router is off for so long, and has forgotten everything when it is back."""
+    machine, wan = network.node(router), network.plan.link(router)
+    ip(machine, f"link set {wan.interface} down")
+    time.sleep(seconds)
+    network.reboot(router)
+    ip(machine, f"link set {wan.interface} up", *default_routes(network, router))
+
+
 def test_a_router_that_starts_again(lab: Lab) -> None:
     """Every mapping is forgotten, and for some seconds nothing passes. Only silence tells the members."""
     network = lab(topologies.PAIR)
     join_all(network)
     laptop, phone = network.node("laptop"), network.node("phone")
-    router = network.node("laptop-home")
-    wan = network.plan.link("laptop-home")
     with traffic(laptop, phone) as stream:
-        ip(router, f"link set {wan.interface} down")
-        router.run(["nft", "flush", "ruleset"])
-        time.sleep(4)
-        namespaces.load_rules(router.namespace, nft.router_rules(PORT_RESTRICTED))
-        ip(router, f"link set {wan.interface} up", *default_routes(network, "laptop-home"))
+        start_again(network, "laptop-home", 4)
         assert_back(stream, time.monotonic())
 
 
@@ -267,14 +271,8 @@ def test_without_any_bootstrap_node(lab: Lab) -> None:
     join_all(network)
     laptop, phone = network.node("laptop"), network.node("phone")
     network.node("boot").kill_all()
-    router = network.node("home")
-    wan = network.plan.link("home")
     with traffic(laptop, phone) as stream:
-        ip(router, f"link set {wan.interface} down")
-        router.run(["nft", "flush", "ruleset"])
-        time.sleep(3)
-        namespaces.load_rules(router.namespace, nft.router_rules(PORT_RESTRICTED))
-        ip(router, f"link set {wan.interface} up", *default_routes(network, "home"))
+        start_again(network, "home", 3)
         assert_back(stream, time.monotonic())
 
 

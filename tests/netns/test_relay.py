@@ -15,9 +15,10 @@ import pytest
 from joined import eventually, overlay, peer_of, pings, status
 
 from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, SYMMETRIC
 from dhtvpn.lab.network import BOOTSTRAP_PORT, Network
 from dhtvpn.lab.topologies import behind_nats
-from dhtvpn.lab.topology import PORT_RESTRICTED, PUBLIC_SEGMENT, SYMMETRIC, Host, Role, Router, Topology
+from dhtvpn.lab.topology import PUBLIC_SEGMENT, Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]
@@ -204,4 +205,4 @@ def test_a_member_relays_and_when_it_vanishes_a_volunteer_does(lab: Lab) -> None
         time.sleep(1)
         ping.terminate()
         ping.wait()
-    assert gaps(log.read_text())[0] < 4.0
+    assert gaps(log.read_text())[0] < 3.0

@@ -26,8 +26,9 @@ from dhtvpn.errors import DhtVpnError, TimedOutError
 from dhtvpn.lab.discovery import dht_nodes
 from dhtvpn.lab.link_schedule import Conditions
 from dhtvpn.lab.machine import Machine, read_line
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED
 from dhtvpn.lab.network import Network
-from dhtvpn.lab.topology import PORT_RESTRICTED, Host, Role, Router, Topology
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 from dhtvpn.networks import socket_path
 
 FIRST, SECOND = "first", "second"

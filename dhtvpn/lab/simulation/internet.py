@@ -10,7 +10,7 @@ from typing import Any
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab.simulation.latency import Latencies
-from dhtvpn.lab.simulation.site_nat import SiteNat
+from dhtvpn.lab.simulation.simulated_nat import SimulatedNat
 
 OVERHEAD = 20 + 8 + 1
 """Octets around a datagram's payload: IPv4 header, UDP header, the port's prefix octet."""
@@ -40,7 +40,7 @@ class Line:
         "up",
     )
 
-    def __init__(self, internet: "Internet", endpoint: Endpoint, site: int, nat: SiteNat | None) -> None:
+    def __init__(self, internet: "Internet", endpoint: Endpoint, site: int, nat: SimulatedNat | None) -> None:
         self.internet, self.endpoint, self.site, self.nat = internet, endpoint, site, nat
         self.handler: Handler | None = None
         self.up = True
@@ -61,7 +61,7 @@ class Line:
         self.sent_octets += len(data) + OVERHEAD
         if self.tap is not None:
             self.tap(now, True, data, destination)
-        source = self.endpoint if self.nat is None else self.nat.outgoing(destination, now)
+        source = self.endpoint if self.nat is None else self.nat.outgoing(self.endpoint, destination, now)
         internet.carry(self.site, data, source, destination)
 
     def deliver(self, data: bytes, source: Endpoint, port: int) -> None:
@@ -71,7 +71,7 @@ class Line:
         now = self.internet.loop.time()
         self.received += 1
         self.received_octets += len(data) + OVERHEAD
-        if port != self.endpoint.port if self.nat is None else not self.nat.admits(source, port, now):
+        if port != self.endpoint.port if self.nat is None else self.nat.incoming(source, port, now) is None:
             return
         if self.tap is not None:
             self.tap(now, False, data, source)
@@ -92,7 +92,7 @@ class Internet:
         self._random = rng.random
         self.loop.set_exception_handler(self._failed)
 
-    def connect(self, endpoint: Endpoint, site: int, nat: SiteNat | None = None) -> Line:
+    def connect(self, endpoint: Endpoint, site: int, nat: SimulatedNat | None = None) -> Line:
         """A line with this address at this site; the handler is to be set by the caller."""
         line = self._lines[endpoint.host] = Line(self, endpoint, site, nat)
         return line

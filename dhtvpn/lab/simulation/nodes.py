@@ -1,16 +1,20 @@
 """Makes the nodes: the production directory on a simulated line."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dhtvpn.discovery.contact import IPV4, Contact
 from dhtvpn.discovery.kademlia import KademliaDirectory
 from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, Allocation
 from dhtvpn.lab.simulation import clock
 from dhtvpn.lab.simulation.internet import Internet, Line
-from dhtvpn.lab.simulation.site_nat import MAX_EXPIRY_S, MIN_EXPIRY_S, SiteNat
+from dhtvpn.lab.simulation.simulated_nat import SimulatedNat
+
+EXPIRY_S = (30.0, 120.0)
+"""Real routers forget a UDP mapping after something in between."""
 
 
 @dataclass(slots=True)
@@ -36,7 +40,7 @@ def make_node(
 ) -> Node:
     """A node at ``endpoint``, which it knows, unless it is behind a NAT: then it is read-only, as a member is
     until STUN says otherwise, and has to learn its address from others."""
-    nat = SiteNat(endpoint.host, rng.uniform(MIN_EXPIRY_S, MAX_EXPIRY_S)) if behind_nat else None
+    nat = _home_router(endpoint.host, rng) if behind_nat else None
     line = internet.connect(endpoint, site, nat)
     drops = Drops()
     directory = KademliaDirectory(
@@ -51,3 +55,9 @@ def make_node(
     )
     line.handler = directory.handle_datagram
     return Node(line, directory, drops)
+
+
+def _home_router(host: str, rng: random.Random) -> SimulatedNat:
+    """Port-restricted. It forgets early, whatever RFC 4787 REQ-5 asks for, and gives another port then."""
+    behaviour = replace(PORT_RESTRICTED, allocation=Allocation.RANDOM, expiry_s=int(rng.uniform(*EXPIRY_S)))
+    return SimulatedNat(behaviour, host, random.Random(host))  # noqa: S311 - repeatable, not secret

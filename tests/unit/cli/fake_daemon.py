@@ -151,6 +151,7 @@ class FakeNode:
                 "udp_port": 51820,
             },
             "nat": {"mapping": "endpoint-independent", "public_endpoints": ["192.0.2.7:51820"]},
+            "port_mapping": {"enabled": True, "detail": "behind no router that translates", "gateways": []},
             "dht": {"nodes": 3, "records_published": 2},
             "sources": [
                 source("hint", works=False, detail="no --peer given"),

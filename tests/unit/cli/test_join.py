@@ -71,6 +71,12 @@ def test_sources_and_hints_are_remembered(cli: Cli, daemon: list[Any]) -> None:
         assert config.peers == ("server.example:4000", "[::1]:1")
 
 
+def test_port_mapping_is_on_until_it_is_turned_off(cli: Cli, daemon: list[Any]) -> None:
+    for words in (["--network", "home"], ["--no-port-mapping"], [], ["--port-mapping"], []):
+        assert cli("join", new_id(), *words).exit_code == 0
+    assert [config.port_mapping for config in daemon] == [True, False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -15,6 +15,8 @@ PARTS = (
     schema.NetworkPart,
     schema.NodePart,
     schema.NatPart,
+    schema.PortMappingPart,
+    schema.GatewayPart,
     schema.DhtPart,
     schema.EnginePart,
     schema.ConfinementPart,

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from dhtvpn.lab.link import Emulator, Wire
-from dhtvpn.lab.link_schedule import Conditions
+from dhtvpn.lab.link import MULTICAST_REPORTS, Emulator, Wire
+from dhtvpn.lab.link_schedule import Conditions, OneWay
 
 PATIENCE_S = 5.0
 
@@ -61,6 +61,18 @@ def test_frames_pass_both_ways_and_stay_on_their_wire(stack: ExitStack) -> None:
     running.emulator.stop()
     assert running.emulator.counters()["carried"] == 800
     assert running.emulator.counters()["carried_bytes"] == 1600
+
+
+def test_multicast_reports_are_not_carried_and_take_no_share_of_the_chance(stack: ExitStack) -> None:
+    running = Running([wire(Conditions(loss=0.5), seed=3)], stack)
+    near, far = running.ends[0]
+    expected = OneWay(Conditions(loss=0.5), 2 * 3)
+    for number in range(100):
+        near.send(MULTICAST_REPORTS + b"report")
+        near.send(bytes([number]))
+        expected.offer(bytes([number]), 0.0)
+    survivors = expected.take(1.0)
+    assert [far.recv(100) for _ in survivors] == survivors
 
 
 def test_each_wire_has_its_own_delay(stack: ExitStack) -> None:

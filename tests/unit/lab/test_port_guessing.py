@@ -1,4 +1,4 @@
-"""The odds of guessing a port, on which docs/adr/0015-no-port-guessing.md rests."""
+"""The odds of guessing a port, on which docs/adr/0016-no-port-guessing.md rests."""
 
 from collections.abc import Callable
 from random import Random

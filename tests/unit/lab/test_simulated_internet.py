@@ -12,9 +12,6 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab.simulation.address_plan import endpoints
 from dhtvpn.lab.simulation.internet import OVERHEAD, Internet
 from dhtvpn.lab.simulation.latency import MEDIAN_RTT_S, Latencies
-from dhtvpn.lab.simulation.site_nat import SiteNat
-
-SERVER, STRANGER = Endpoint("8.8.1.1", 4690), Endpoint("8.8.2.2", 4690)
 
 
 def test_every_site_has_a_24_of_its_own_that_looks_public() -> None:
@@ -35,24 +32,6 @@ def test_the_median_round_trip_is_as_ordered_with_a_long_tail() -> None:
     assert median(rtts) == pytest.approx(MEDIAN_RTT_S, rel=0.05)
     assert latencies.percentiles_s[99] > 2.5 * latencies.percentiles_s[50]
     assert latencies.rtt_s(1, 2) == latencies.rtt_s(2, 1)
-
-
-def test_a_nat_lets_in_only_whom_its_node_has_written_to() -> None:
-    nat = SiteNat("8.9.9.9", expiry_s=60.0)
-    source = nat.outgoing(SERVER, 0.0)
-    assert nat.admits(SERVER, source.port, 1.0)
-    assert not nat.admits(STRANGER, source.port, 1.0)
-    assert not nat.admits(SERVER._replace(port=1), source.port, 1.0)
-
-
-def test_a_mapping_expires_without_outgoing_traffic_and_comes_back_with_another_port() -> None:
-    nat = SiteNat("8.9.9.9", expiry_s=60.0)
-    before = nat.outgoing(SERVER, 0.0)
-    assert nat.outgoing(STRANGER, 50.0) == before
-    assert not nat.admits(SERVER, before.port, 70.0)  # the mapping lives, this peer's permission does not
-    assert nat.admits(STRANGER, before.port, 70.0)
-    assert not nat.admits(STRANGER, before.port, 111.0)
-    assert nat.outgoing(SERVER, 111.0).port != before.port
 
 
 async def _two_lines(loss: float) -> tuple[Internet, list[tuple[float, bytes, Endpoint]]]:

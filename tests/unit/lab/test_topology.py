@@ -1,26 +1,21 @@
 """Topologies refuse what does not fit together, and foretell which pairs have a direct path."""
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
 
 from dhtvpn.errors import UsageError
 from dhtvpn.lab import topologies
-from dhtvpn.lab.topology import (
+from dhtvpn.lab.nat_behaviour import (
     ADDRESS_RESTRICTED,
-    MAX_SITES,
+    CARRIER,
     OPEN_FILTERING,
     PORT_RESTRICTED,
     SYMMETRIC,
-    ExpectedPath,
-    Filtering,
-    Host,
-    Mapping,
     Nat,
-    Role,
-    Router,
-    Topology,
 )
+from dhtvpn.lab.topology import MAX_SITES, ExpectedPath, Host, Role, Router, Topology
 
 DIRECT, RELAY = ExpectedPath.DIRECT, ExpectedPath.RELAY
 
@@ -95,17 +90,41 @@ def test_labels_for_a_table() -> None:
     assert demo.nat_label(demo.host("server")) == "public"
     assert SYMMETRIC.short == "APDM/APDF"
     assert ADDRESS_RESTRICTED.short == "EIM/ADF"
-    assert str(OPEN_FILTERING) == "endpoint-independent mapping, endpoint-independent filtering"
+    assert str(OPEN_FILTERING) == (
+        "endpoint-independent mapping, endpoint-independent filtering, preserving ports"
+    )
     six = topologies.IPV6_ONLY
     assert six.nat_label(six.host("six")) == "IPv6 only"
     assert six.nat_label(six.host("laptop")) == "EIM/APDF+6"
 
 
-def test_a_nat_that_the_laboratory_cannot_build_is_refused() -> None:
-    with pytest.raises(UsageError, match="only together"):
-        Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ENDPOINT_INDEPENDENT)
-    with pytest.raises(UsageError, match="at least one second"):
-        Nat(expiry_s=0)
+def homes_behind(carrier: Nat, *homes: Nat) -> Topology:
+    routers = [Router(f"home{number}", nat, behind="carrier") for number, nat in enumerate(homes)]
+    hosts = [Host(f"member{number}", behind=f"home{number}") for number in range(len(homes))]
+    return topology(*hosts, Host("lodger", behind="carrier"), routers=(Router("carrier", carrier), *routers))
+
+
+@pytest.mark.parametrize(
+    ("carrier", "home", "expected"),
+    [
+        (CARRIER, PORT_RESTRICTED, DIRECT),
+        (replace(CARRIER, hairpinning=False), PORT_RESTRICTED, RELAY),
+        (CARRIER, SYMMETRIC, RELAY),
+        (replace(SYMMETRIC, hairpinning=True), PORT_RESTRICTED, RELAY),
+        (replace(SYMMETRIC, hairpinning=True), ADDRESS_RESTRICTED, RELAY),
+        (replace(SYMMETRIC, hairpinning=True), OPEN_FILTERING, RELAY),
+    ],
+)
+def test_two_homes_behind_one_carrier_need_hairpinning(
+    carrier: Nat, home: Nat, expected: ExpectedPath
+) -> None:
+    built = homes_behind(carrier, home, PORT_RESTRICTED)
+    assert built.expected_path(built.host("member0"), built.host("member1")) is expected
+
+
+def test_who_is_on_the_carriers_own_lan_is_reached_from_the_homes_behind_it() -> None:
+    built = homes_behind(replace(CARRIER, hairpinning=False), SYMMETRIC)
+    assert built.expected_path(built.host("member0"), built.host("lodger")) is DIRECT
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.identity import Identity
 from dhtvpn.membership.network_id import create
+from dhtvpn.nat.port_mapping.mapper import Condition
 from dhtvpn.nat.reflexive import Mapping, Survey
 from dhtvpn.networks import Cipher
 from dhtvpn.node.claim import OwnClaim
@@ -63,6 +64,27 @@ class FakeDirectory:
         return self.offsets
 
 
+class FakeMapper:
+    """Has the mappings that the test puts into ``endpoints``."""
+
+    def __init__(self) -> None:
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.released, self.detail = False, ""
+        self.changed: Callable[[], None] = lambda: None
+
+    def attach(self, changed: Callable[[], None], seen: Callable[[], Sequence[Endpoint]]) -> None:
+        self.changed, self.seen = changed, seen
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def release(self) -> None:
+        self.released = True
+
+    def conditions(self) -> list[Condition]:
+        return [Condition("192.168.1.1", "192.168.1.10", "pcp", e, 9.6, False, "") for e in self.endpoints]
+
+
 class Bench:
     """A node whose surveys see ``mapping``."""
 
@@ -74,6 +96,7 @@ class Bench:
         self.public: list[Endpoint] = []
         self.said: list[tuple[str, str]] = []
         self.drops = Drops()
+        self.mapper = FakeMapper()
         self.node = Node(
             NodeConfig(
                 state_dir=directory,
@@ -110,6 +133,7 @@ class Bench:
             events=Events(lambda kind, text: self.said.append((kind, text))),
             drops=self.drops,
             random_bytes=os.urandom,
+            port_mapper=self.mapper,  # type: ignore[arg-type]
         )
 
     def _port(self) -> Any:
@@ -199,5 +223,39 @@ def test_clocks_are_compared_once_the_directory_is_reached(tmp_path: Path) -> No
         await asyncio.sleep(600)
         assert len(bench.directory.clocks_asked) == 2 and len(bench.clock_warnings()) == 1
         assert status_document(bench.node)["dht"]["clock_offset_s"] is None
+
+    on_bench(test, tmp_path)
+
+
+def test_a_port_mapping_is_published_at_once_unless_strangers_contradict_it(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.mapping, bench.public = Mapping.ENDPOINT_INDEPENDENT, [PUBLIC]
+        await asyncio.sleep(1)
+        before = bench.node.announcer.sequence
+        bench.mapper.endpoints = (PUBLIC._replace(port=999),)
+        bench.mapper.changed()
+        await asyncio.sleep(0.1)
+        assert bench.node.announcer.sequence > before
+        (shown,) = status_document(bench.node)["port_mapping"]["gateways"]
+        assert (shown["external"], shown["published"], shown["lifetime_left_s"]) == (
+            "198.18.2.2:999",
+            True,
+            10,
+        )
+        before = bench.node.announcer.sequence
+        bench.mapper.endpoints = (Endpoint("192.0.2.66", 999),)
+        bench.mapper.changed()
+        await asyncio.sleep(0.1)
+        assert [candidate.endpoint for candidate in bench.node.surroundings.candidates()] == [PUBLIC]
+        assert not status_document(bench.node)["port_mapping"]["gateways"][0]["published"]
+
+    on_bench(test, tmp_path)
+
+
+def test_the_mapping_is_taken_back_at_the_departure(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await asyncio.sleep(1)
+        await bench.node.depart()
+        assert bench.mapper.released
 
     on_bench(test, tmp_path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
@@ -56,7 +57,10 @@ class World:
     def fall_back(self, peer: Peer) -> Endpoint | None:
         if peer.relayed and peer.endpoint is not None:
             self.failed.add(peer.endpoint)
-        return next((way for way in (RELAY, OTHER) if way not in self.failed), None)
+        return next(iter(self.ways_now(peer)), None)
+
+    def ways_now(self, peer: Peer) -> list[Endpoint]:
+        return [way for way in (RELAY, OTHER) if way not in self.failed]
 
     def lost(self, peer: Peer) -> None:
         if not self.paths.fall_back(peer):
@@ -136,6 +140,30 @@ def test_a_peer_that_has_left_the_direct_path_is_followed() -> None:
 
     world = scenario(play, RELAY)
     assert [where for _, where in world.moves] == [RELAY]
+
+
+def test_a_peer_that_has_left_a_relay_is_followed_to_the_next() -> None:
+    async def play(world: World) -> None:
+        await asyncio.sleep(1)
+        world.peer.last_heard = 0.0
+        world.paths.told_by_relay(world.peer, OTHER)
+        world.paths.told_by_relay(world.peer, RELAY)  # both have left at the same time: one of them stays
+
+    world = scenario(play, RELAY, OTHER, at=RELAY)
+    assert [where for _, where in world.moves] == [OTHER]
+
+
+def test_a_peer_is_not_followed_to_a_relay_that_does_not_work_or_off_one_that_does() -> None:
+    async def play(world: World) -> None:
+        world.failed.add(OTHER)
+        world.peer.last_heard = 0.0
+        world.paths.told_by_relay(world.peer, OTHER)
+        world.failed.clear()
+        world.peer.last_heard = time.monotonic()
+        world.paths.told_by_relay(world.peer, OTHER)
+        await asyncio.sleep(1)
+
+    assert scenario(play, RELAY, at=RELAY).moves == []
 
 
 def test_what_comes_by_a_relay_does_not_lead_away_from_a_path_that_works() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import PeerState
+from dhtvpn.mesh.relayed import relayed
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.system.links import NetworkFacts
 
@@ -15,13 +16,14 @@ V4, V6 = Endpoint("198.18.2.2", 2), Endpoint("2001:db8::2", 2)
 
 
 class Bench:
-    """Three peers: one at an IPv4 endpoint, one at an IPv6 one, and one without a path."""
+    """Four peers: one at an IPv4 endpoint, one at an IPv6 one, one beyond a relay, and one without a path."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
         self.members = [
             self._member("four", PeerState.CONNECTED, V4),
             self._member("six", PeerState.CONNECTED, V6),
+            self._member("beyond", PeerState.CONNECTED, relayed(1, 3)),
             self._member("away", PeerState.UNREACHABLE, None),
         ]
         self.recovery = Recovery(
@@ -65,8 +67,8 @@ class Bench:
 def test_paths_that_may_still_work_are_asked_and_the_others_made_anew() -> None:
     bench = Bench()
     bench.change("192.0.2.1")
-    assert bench.whom("doubt") == ["four"] and bench.whom("lost") == ["six"]
-    assert bench.whom("try") == ["away"] and bench.whom("survey") == [True]
+    assert bench.whom("doubt") == ["four", "beyond"] and bench.whom("lost") == ["six"]
+    assert bench.whom("try") == ["beyond", "away"] and bench.whom("survey") == [True]
     assert not bench.whom("initiate")
 
 
@@ -83,8 +85,8 @@ def test_after_a_sleep_sessions_are_made_anew(known: bool) -> None:
         addresses = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
         bench.recovery.watch.facts = NetworkFacts(addresses, frozenset())
     bench.recovery.woke(3600)
-    assert bench.whom("initiate") == bench.whom("doubt") == ["four", "six"]
-    assert bench.whom("try") == ["away"] and bench.whom("survey") == [True]
+    assert bench.whom("initiate") == bench.whom("doubt") == ["four", "six", "beyond"]
+    assert bench.whom("try") == ["beyond", "away"] and bench.whom("survey") == [True]
 
 
 def test_a_silent_path_has_the_outside_asked() -> None:

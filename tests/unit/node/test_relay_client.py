@@ -169,10 +169,74 @@ def test_notices_of_volunteers_and_of_others() -> None:
         world.client.datagram_received(b"\xdb\xff", ONE)
         world.client.datagram_received(encode_service(Register(CLAIMS[0], TOKEN)), ONE)
         assert world.drops.as_dict() == {"relay.relay_kind": 1, "relay.unasked": 2}
-        world.client.datagram_received(encode_service(Stranger()), ONE)
-        assert not world.client.registered(ONE)
-        await asyncio.sleep(3)
+        await end(task)
+
+    run(scenario())
+
+
+def test_a_volunteer_that_knows_us_no_more_is_asked_again_at_once_but_not_all_the_time() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, seconds=5)
+        before = world.asked_of(ONE)
+        for _ in range(100):  # somebody may write so from its address
+            world.client.datagram_received(encode_service(Stranger()), ONE)
+            await asyncio.sleep(0.03)
+        asked = (world.asked_of(ONE) - before) / len(CLAIMS)
+        assert 1 < asked <= 3 / module.STRANGER_S + 1
         assert world.client.registered(ONE)
+        await end(task)
+
+    run(scenario())
+
+
+def test_after_a_change_of_the_network_volunteers_are_asked_at_once() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, TWO, seconds=10)
+        assert world.client.homes == (ONE,)
+        world.volunteers.add(TWO)  # it was out of reach
+        before = world.asked_of(ONE)
+        world.client.network_changed()
+        await asyncio.sleep(0.01)
+        assert world.asked_of(ONE) > before
+        await asyncio.sleep(module.LOOK_S + 0.1)
+        assert world.client.homes == (ONE, TWO)
+        await end(task)
+
+    run(scenario())
+
+
+def test_while_nobody_answers_no_volunteer_is_given_up_before_its_lease_ends() -> None:
+    async def scenario() -> None:
+        world = World(ONE, TWO)
+        task = await running(world, ONE, TWO, seconds=5)
+        world.volunteers.clear()  # the own router starts again
+        world.client.network_changed()
+        await asyncio.sleep(30)
+        assert not world.lost and set(world.client.homes) == {ONE, TWO}
+        before = len(world.asked)
+        world.volunteers |= {ONE, TWO}
+        await asyncio.sleep(2)
+        assert len(world.asked) > before
+        await asyncio.sleep(60)
+        assert not world.lost and world.client.registered(ONE)
+        world.volunteers.clear()
+        await asyncio.sleep(module.RENEW_S + 60 + 5)
+        assert set(world.lost) == {ONE, TWO} and world.client.homes == ()
+        await end(task)
+
+    run(scenario())
+
+
+def test_nobody_is_kept_for_longer_than_a_lease_may_last() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, seconds=1)
+        world.client.datagram_received(encode_service(Registered(relay_id(CLAIMS[0]), 65535)), ONE)
+        world.volunteers.clear()
+        await asyncio.sleep(module.MAX_LEASE_S + 10)
+        assert not world.client.registered(ONE) and world.lost == [ONE]
         await end(task)
 
     run(scenario())

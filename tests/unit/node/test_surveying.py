@@ -105,3 +105,17 @@ async def test_a_router_that_starts_again_is_noticed_soon(world: World) -> None:
     assert len(world.looks) - before >= 90 / module.UNANSWERED_S - 1
     await asyncio.sleep(600)
     assert world.gaps()[-1] == module.SURVEY_S[-1], "nobody there for good"
+
+
+@scenario
+async def test_whoever_was_cut_off_makes_itself_known_again(world: World) -> None:
+    await asyncio.sleep(100)
+    world.around.answered = False
+    world.surveying.soon(afresh=False)
+    await asyncio.sleep(20)
+    assert not world.changed
+    world.around.answered = True
+    await asyncio.sleep(module.UNANSWERED_S + 0.1)
+    assert world.changed == [True]
+    await asyncio.sleep(300)
+    assert world.changed == [True]

@@ -7,7 +7,8 @@ import pytest
 from dhtvpn.lab.discovery import report, rounds
 from dhtvpn.lab.discovery.loopback import Outcome
 from dhtvpn.lab.discovery.rounds import Round
-from dhtvpn.lab.topology import PORT_RESTRICTED, Role
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED
+from dhtvpn.lab.topology import Role
 
 QUICK = Round(0.8, 1.1, {"code_loaded": 0.3, "node_up": 0.4, "published": 0.9})
 
