@@ -41,6 +41,7 @@ class SeenNode:
         self.claim = SimpleNamespace(address=IPv4Address("10.7.0.1"))
         self.clock = SimpleNamespace(offset_s=None)
         self.port = SimpleNamespace(port=4690)
+        self.port_mapper: Any = SimpleNamespace(conditions=list)
         self.surroundings = SimpleNamespace(
             nat=SYMMETRIC,
             answered=True,

@@ -44,6 +44,16 @@ class Advice:
     text: str
 
 
+class Asked(Enum):
+    """What has come of asking a router for a port, where none was opened."""
+
+    UNKNOWN = 0
+    NOT_ASKED = 1
+    """The node was told not to (--no-port-mapping)."""
+    IN_VAIN = 2
+    """The router's own address is not public: another NAT stands before it."""
+
+
 @dataclass(frozen=True)
 class Side:
     """What is known of one end. ``ipv6``: it has a global IPv6 address. ``mapped``: its router has opened a
@@ -54,6 +64,7 @@ class Side:
     ipv6: bool
     mapped: bool
     port: int | None
+    asked: Asked = Asked.UNKNOWN
 
     @property
     def behind_nat(self) -> bool:
@@ -164,16 +175,27 @@ def _of_the_pair(now: Situation) -> list[Advice]:
 
 def _port_mappings(own: Side, peer: Side) -> list[Advice]:
     """One side that the other can reach is enough."""
-    sides = [side for side in (own, peer) if side.behind_nat]
-    where = " or ".join(f"of {side.name}" for side in sides)
-    mapping = (
+    sides = [side for side in (own, peer) if side.behind_nat and side.asked is not Asked.IN_VAIN]
+    text = (
         f"{own.name} is behind {own.described()}, {peer.name} behind {peer.described()}: such a pair finds "
-        f"no direct path. Turn on port mapping (PCP, NAT-PMP or UPnP) in the router {where}"
+        "no direct path."
     )
-    forward = "or forward a UDP port by hand in one of these routers: " + "; ".join(
-        f"{'port ' + str(side.port) if side.port else 'the port of dhtvpn'} to {side.name}" for side in sides
+    if own.asked is Asked.IN_VAIN:
+        text += f" Another NAT, perhaps the provider's, stands before the router of {own.name}."
+    if own.asked is Asked.NOT_ASKED:
+        text += " Join without --no-port-mapping here."
+    where = " or ".join(f"of {side.name}" for side in sides)
+    mapping = Advice(
+        Code.PORT_MAPPING, f"{text} Turn on port mapping (PCP, NAT-PMP or UPnP) in the router {where}"
     )
-    return [Advice(Code.PORT_MAPPING, mapping), Advice(Code.FORWARD_PORT, forward)]
+    forward = (
+        f"or forward a UDP port by hand in {'one of these routers' if sides[1:] else 'it'}: "
+        + "; ".join(
+            f"{'port ' + str(side.port) if side.port else 'the port of dhtvpn'} to {side.name}"
+            for side in sides
+        )
+    )
+    return [mapping, Advice(Code.FORWARD_PORT, forward)]
 
 
 def _ipv6(own: Side, peer: Side) -> list[Advice]:

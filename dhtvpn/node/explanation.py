@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from dhtvpn.mesh.peers import Occasion, Peer
 from dhtvpn.nat.checked_pairs import CheckedPair, PairResult
-from dhtvpn.node.advice import Side, Situation, advice
+from dhtvpn.node.advice import Asked, Side, Situation, advice
 from dhtvpn.node.members import Member
 from dhtvpn.node.path_facts import path_fact
 from dhtvpn.node.status import peer_document
@@ -134,7 +135,7 @@ def _situation(node: "Node", peer: Peer, member: Member | None) -> Situation:
     pairs = () if member is None else member.connector.pairs
     name = node.config.hostname
     return Situation(
-        own=_side(name, node.surroundings.nat, own, node.port.port),
+        own=replace(_side(name, node.surroundings.nat, own, node.port.port), asked=_asked(node)),
         peer=_side(peer.name, NOTHING_KNOWN if member is None else member.nat, theirs, _host_port(theirs)),
         direct=peer.path == "direct",
         connected=peer.path is not None,
@@ -147,6 +148,13 @@ def _situation(node: "Node", peer: Peer, member: Member | None) -> Situation:
         budget_used_up=any("budget" in (pair.reason or "") for pair in pairs),
         relays=bool(node.relaying.ways_now(peer)),
     )
+
+
+def _asked(node: "Node") -> Asked:
+    mapper = node.port_mapper
+    if mapper is None:
+        return Asked.NOT_ASKED
+    return Asked.IN_VAIN if any(found.double_nat for found in mapper.conditions()) else Asked.UNKNOWN
 
 
 def _side(name: str, nat: NatBehaviour, candidates: Sequence[Candidate], port: int | None) -> Side:

@@ -9,9 +9,10 @@ from joined import eventually, overlay, status
 from test_relay import cut, join, mend, path, start_volunteer
 
 from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, SYMMETRIC
 from dhtvpn.lab.network import Network
 from dhtvpn.lab.topologies import behind_nats
-from dhtvpn.lab.topology import PORT_RESTRICTED, SYMMETRIC, Host, Role, Router, Topology
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dhtvpn.node.advice import STALE_RECORD_S, Code, Side, Situation, advice
+from dhtvpn.node.advice import STALE_RECORD_S, Asked, Code, Side, Situation, advice
 from dhtvpn.records.record import NatBehaviour, PublishedFiltering, PublishedMapping
 
 OPEN = NatBehaviour(PublishedMapping.NONE)
@@ -62,6 +62,16 @@ def test_symmetric_against_symmetric_names_both_routers_and_ports() -> None:
     assert "port 4690 to desk; port 4691 to laptop" in text_of(case, Code.FORWARD_PORT)
     unknown_port = replace(case, peer=replace(case.peer, port=None))
     assert "the port of dhtvpn to laptop" in text_of(unknown_port, Code.FORWARD_PORT)
+
+
+def test_behind_a_second_nat_only_the_other_router_helps() -> None:
+    case = situation(SYMMETRIC, RESTRICTED)
+    in_vain = replace(case, own=replace(case.own, asked=Asked.IN_VAIN))
+    assert "Another NAT" in text_of(in_vain, Code.PORT_MAPPING)
+    assert text_of(in_vain, Code.PORT_MAPPING).endswith("in the router of laptop")
+    assert text_of(in_vain, Code.FORWARD_PORT).endswith("by hand in it: port 4691 to laptop")
+    not_asked = replace(case, own=replace(case.own, asked=Asked.NOT_ASKED))
+    assert "without --no-port-mapping here" in text_of(not_asked, Code.PORT_MAPPING)
 
 
 def test_a_port_mapping_that_is_there_makes_it_a_matter_of_firewalls() -> None:

@@ -113,3 +113,19 @@ def test_a_peer_without_a_record_in_this_run() -> None:
     node.records[peer].record_seen_at = 0.0
     node.clock = SimpleNamespace(offset_s=4000.0)
     assert codes(node, "laptop") == ["clock", "no-record", "no-relay"]
+
+
+def test_what_came_of_asking_the_router_is_in_the_advice() -> None:
+    node = SeenNode()
+    peer = node.add("laptop", relayed(BY_VOLUNTEER, 1), no_answer())
+
+    def first() -> str:
+        text = explanation(node, peer)["advice"][0]["text"]  # type: ignore[arg-type]
+        assert isinstance(text, str)
+        return text
+
+    assert "router of desk or of laptop" in first()
+    node.port_mapper.conditions = lambda: [SimpleNamespace(double_nat=True)]
+    assert "Another NAT" in first() and "router of laptop" in first()
+    node.port_mapper = None
+    assert "without --no-port-mapping" in first()
