@@ -13,4 +13,6 @@
     stock          plain WireGuard peers attached by hand
     memory         what is remembered on disk, so that a restart needs no directory
     status         the document that `dhtvpn status --json` prints
+    reporter       what happens, as events; path_history remembers the last changes of each path
+    explanation    the document behind `dhtvpn why`; mesh_graph the one behind `dhtvpn graph`
 """
