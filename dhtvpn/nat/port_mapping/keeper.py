@@ -123,6 +123,9 @@ class Keeper:
                     granted = await method.map()
                 except UnusableAddressError:
                     raise
+                except asyncio.CancelledError:
+                    chosen = self._method  # asked already, maybe: release() is yet to take the mapping back
+                    raise
                 except RefusedError as error:
                     refusals.append(f"{method.name}: {error}")
                 else:

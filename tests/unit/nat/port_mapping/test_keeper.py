@@ -86,6 +86,18 @@ def on_bench(test: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
 Scenario = Callable[[Bench], Coroutine[Any, Any, None]]
 
 
+@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp"])
+def test_who_leaves_while_the_gateway_is_asked_takes_the_mapping_back(protocol: str) -> None:
+    async def scenario() -> None:
+        bench = Bench(only=(protocol,))
+        await bench.settle(1.5 * bench.router.delay_s)
+        assert bench.router.mappings and bench.keeper.granted is None, "the answer is on the way"
+        await bench.stop()
+        assert bench.router.mappings == {} and bench.router.open_sockets == 0
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("protocol", ["pcp", "nat-pmp", "upnp"])
 def test_each_protocol_maps_renews_and_gives_back(protocol: str) -> None:
     async def scenario(bench: Bench) -> None:
