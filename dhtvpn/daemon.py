@@ -65,14 +65,13 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
             await stack.enter_async_context(_serving(node, config.socket_path))
             node.confinement = _confine(config)
             node.port.start_reading()
-            report(
-                "start", f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}"
-            )
+            who = f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}"
+            node.events.say("start", who)
             ready()
             try:
                 await node.run()
             finally:
-                report("stop", "leaving")
+                node.events.say("stop", "leaving")
                 await node.depart()
             if node.failure is not None:
                 raise node.failure

@@ -203,6 +203,7 @@ class MappingLost(Happening):
 
     event: ClassVar[str] = "nat-mapping-lost"
     kind: ClassVar[str] = "nat"
+    shown: ClassVar[bool] = False  # whoever surveys says what is seen now
 
     before: Sequence[str]
     after: Sequence[str]

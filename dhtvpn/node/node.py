@@ -25,6 +25,7 @@ from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.port_mapping.mapper import PortMapper
+from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.bootstrap import Bootstrapper
 from dhtvpn.node.claim import OwnClaim
@@ -613,7 +614,8 @@ class Node:
             await self.members.forget(peer.node_key)
 
     def _surveyed(self, afresh: bool) -> None:
-        self.reporter.seen_from_outside(self.surroundings.public_endpoints)
+        steady = self.surroundings.mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT
+        self.reporter.seen_from_outside(self.surroundings.public_endpoints, steady=steady)
         if afresh:
             self.relaying.client.network_changed()
             self.recovery.surveyed()

@@ -18,7 +18,7 @@ class Reporter:
 
     def __init__(self, *, events: Events, relays: KnowsRelays, port: UdpPort, drops: Drops) -> None:
         self._events, self._port, self._drops = events, port, drops
-        self._seen_as: tuple[str, ...] = ()
+        self._seen_as: tuple[Endpoint, ...] = ()
         self.history = PathHistory(relays=relays, tell=events.tell)
 
     async def run(self) -> None:
@@ -39,12 +39,14 @@ class Reporter:
         if number & (number - 1) == 0:  # the first, second, fourth, eighth...
             self._events.tell(Retry(peer.name, peer.id, number, peer.relayed))
 
-    def seen_from_outside(self, endpoints: Sequence[Endpoint]) -> None:
-        """A survey is over. Public endpoints that are not among ``endpoints`` any more are lost."""
-        before, now = self._seen_as, tuple(map(str, endpoints))
-        if gone := [endpoint for endpoint in before if endpoint not in now]:
-            self._events.tell(MappingLost(gone, [endpoint for endpoint in now if endpoint not in before]))
+    def seen_from_outside(self, endpoints: Sequence[Endpoint], *, steady: bool) -> None:
+        """A survey is over. Public endpoints that are not among ``endpoints`` any more are lost. Ports mean
+        nothing where our NAT is not ``steady``: it takes another one for every destination."""
+        before, now = self._seen_as, tuple(endpoints)
         self._seen_as = now
+        kept = set(now) if steady else {each for each in before if each.host in {new.host for new in now}}
+        if gone := [str(each) for each in before if each not in kept]:
+            self._events.tell(MappingLost(gone, [str(each) for each in now if each not in before]))
 
     def engine_ended(self, code: int, pause_s: float) -> None:
         """The engine process is gone."""
