@@ -49,4 +49,4 @@ def events(
 
 def _line(event: Mapping[str, Any]) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-    return f"{moment}  {event['event']:<14} {event['text']}"
+    return f"{moment}  {event['event']:<16} {event['text']}"

@@ -170,7 +170,7 @@ class Connector:
 
     def found_by(self, endpoint: Endpoint | None) -> Why | None:
         """What has led to ``endpoint`` in the attempt under way."""
-        if any(pair.nominated and pair.remote == endpoint for pair in self.pairs) and self.running:
+        if self.running and any(pair.nominated and pair.remote == endpoint for pair in self.pairs):
             return Why.CHECKS
         return Why.KNOCK if endpoint in self.known_endpoints else None
 

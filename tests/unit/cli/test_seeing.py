@@ -64,8 +64,8 @@ def test_events_end_when_not_followed(cli: Cli, start_node: StartNode) -> None:
     assert result.exit_code == 0
     assert running.node.asked_events == (20, None, False)
     first, second = result.stdout.splitlines()
-    assert first.endswith("start          hello")
-    assert "upgraded       laptop is reached directly" in second
+    assert first.endswith("start            hello")
+    assert "upgraded         laptop is reached directly" in second
     lines = cli("events", "--no-follow", "--last", "1", "--json").stdout.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["upgraded"]
 
