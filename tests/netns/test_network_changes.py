@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from joined import eventually, join_all, overlay, peer_of
 
 from dhtvpn.lab import namespaces, topologies
 from dhtvpn.lab.machine import Machine
-from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, Nat
+from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED, SYMMETRIC, Nat
 from dhtvpn.lab.network import Network
 from dhtvpn.lab.topology import Host, Role, Router, Topology
 
@@ -221,6 +222,16 @@ def test_a_router_that_starts_again(lab: Lab) -> None:
         assert_back(stream, time.monotonic())
 
 
+def sleep(machine: Machine, seconds: float) -> None:
+    """All of its processes stand still for so long."""
+    pids = machine.processes()
+    for pid in pids:
+        namespaces.signal_in(pid, [machine.namespace], signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in pids:
+        namespaces.signal_in(pid, [machine.namespace], signal.SIGCONT)
+
+
 def test_a_machine_that_sleeps(lab: Lab) -> None:
     """All processes stand still until every mapping at the routers and the peer's patience have ended."""
     network = lab(
@@ -236,14 +247,40 @@ def test_a_machine_that_sleeps(lab: Lab) -> None:
     join_all(network)
     laptop, phone = network.node("laptop"), network.node("phone")
     with traffic(laptop, phone) as stream:
-        pids = laptop.processes()
-        for pid in pids:
-            namespaces.signal_in(pid, [laptop.namespace], signal.SIGSTOP)
-        time.sleep(9)
-        for pid in pids:
-            namespaces.signal_in(pid, [laptop.namespace], signal.SIGCONT)
+        sleep(laptop, 9)
         assert_back(stream, time.monotonic())
         assert "slept" in (laptop.state_dir / "networks" / "lab" / "node.log").read_text()
+
+
+def test_changes_of_a_member_that_is_reached_through_a_relay(lab: Lab) -> None:
+    """Two symmetric NATs, and a volunteer that has to hear at once that a member comes from elsewhere."""
+    nats = {"laptop": replace(SYMMETRIC, expiry_s=4), "phone": SYMMETRIC}
+    behind = topologies.behind_nats("relayed-changes", "for this test", nats)
+    volunteer = Host("boot", Role.BOOTSTRAP, relay=True)
+    network = lab(replace(behind, hosts=(volunteer, *behind.members)))
+    join_all(network)
+    laptop, phone = network.node("laptop"), network.node("phone")
+    eventually(lambda: peer_of(laptop, "phone")["path"] == "relayed", "a path through the volunteer", 8)
+    link = network.plan.link("laptop")
+    assert link.ipv4 is not None
+    other = link.ipv4.ip + 50
+    with traffic(laptop, phone) as stream:
+        ip(
+            laptop,
+            f"address del {link.ipv4} dev {link.interface}",
+            f"address add {other}/{link.ipv4.network.prefixlen} dev {link.interface}",
+            *default_routes(network, "laptop"),
+        )
+        assert_back(stream, time.monotonic())
+        ip(laptop, f"link set {link.interface} down")
+        time.sleep(2)
+        ip(laptop, f"link set {link.interface} up", *default_routes(network, "laptop"))
+        assert_back(stream, time.monotonic())
+        start_again(network, "laptop-home", 4)
+        assert_back(stream, time.monotonic())
+        sleep(laptop, 7)
+        assert_back(stream, time.monotonic())
+        eventually(lambda: peer_of(laptop, "phone")["path"] == "relayed", "the volunteer again", 5)
 
 
 def test_from_ipv4_alone_to_ipv6_alone(lab: Lab) -> None:
