@@ -22,7 +22,8 @@ SOFT_TIMEOUT_S: Final = 0.5
 MORE_S: Final = 1.2
 """How long DHT nodes that are found meanwhile are waited for, where fewer than two have answered."""
 FILTER_SERVERS: Final = 2
-HAIRPIN_S, HAIRPIN_TRIES = 0.8, 3
+HAIRPIN_S, HAIRPIN_TRIES = 0.6, 3
+"""For each of two ways."""
 WITNESSES: Final = 2
 """Nodes outside that it takes to tell the mapping."""
 
@@ -141,38 +142,36 @@ async def _hairpinning(
     port: UdpPort, server: Endpoint, seen: Endpoint, second_port: Callable[[], Awaitable[UdpPort]]
 ) -> bool | None:
     """Whether our port's public endpoint, and a second one's, reach each other through the NAT (RFC 5780
-    section 4.5). Both send, so that a NAT that filters there, too, is open; one answer is enough."""
+    section 4.5). One sends after the other: a NAT that filters there, too, is open by then, and one that
+    tracks flows would take two at once for two halves of one."""
     try:
         second = await second_port()
     except DhtVpnError:
         return None
     try:
         second_seen = await ask(second, server, HAIRPIN_S)
-        return await _turned_round([(port, second_seen), (second, seen)])
+        return await _turned_round(second, seen) or await _turned_round(port, second_seen)
     except TimedOutError:
         return None
     finally:
         second.close()
 
 
-async def _turned_round(ways: Sequence[tuple[UdpPort, Endpoint]]) -> bool:
-    """Whether a Binding request on any of these ways is answered, from whatever port: a NAT whose mapping
-    depends on the destination answers from another one."""
+async def _turned_round(port: UdpPort, there: Endpoint) -> bool:
+    """Whether a Binding request there is answered, from whatever port: a NAT whose mapping depends on the
+    destination answers from another one."""
     came = asyncio.Event()
-    questions = [(port, there, os.urandom(12)) for port, there in ways]
+    name = os.urandom(12)
+    port.stun.expect(name, lambda message, source: came.set())
     try:
-        for port, _, name in questions:
-            port.stun.expect(name, lambda message, source: came.set())
         for _ in range(HAIRPIN_TRIES):
-            for port, there, name in questions:
-                port.send(binding_request(name), there)
+            port.send(binding_request(name), there)
             with suppress(TimeoutError):
                 await asyncio.wait_for(came.wait(), HAIRPIN_S / HAIRPIN_TRIES)
                 return True
         return False
     finally:
-        for port, _, name in questions:
-            port.stun.forget(name)
+        port.stun.forget(name)
 
 
 async def _not_known() -> None:
