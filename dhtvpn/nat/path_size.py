@@ -33,6 +33,8 @@ LONGEST_WAIT_S, LEAST_WAIT_S = 0.5, 0.15
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3  # linux/in.h, linux/in6.h
 _ID: Final = slice(8, 20)
 _MAX_ANSWER: Final = 128
+MAX_ANSWERS: Final = 64
+"""Datagrams read in a round: a server that sends on and on is left to itself."""
 
 
 class Channel(Protocol):
@@ -75,9 +77,10 @@ class WholeDatagrams:
             except OSError as error:
                 if error.errno == errno.EBADF:
                     raise
-                continue  # what ICMP said of an earlier one
-            if Endpoint.from_socket(source) == self._server:
+                source = None  # what ICMP said of an earlier one
+            if source is not None and Endpoint.from_socket(source) == self._server:
                 return data
+            await asyncio.sleep(0)  # strangers may send on and on
 
     def close(self) -> None:
         self._socket.close()
@@ -128,7 +131,9 @@ class _Inquiry:
             if not any(gone):
                 break
             with contextlib.suppress(TimeoutError, OSError):
-                while left:
+                for _ in range(MAX_ANSWERS):
+                    if not left:
+                        break
                     async with asyncio.timeout(sent_at + self._wait_s - loop.time()):
                         answer = await self._channel.receive()
                     size = left.pop(bytes(answer[_ID]), None)
