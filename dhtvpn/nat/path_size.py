@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.nat.size_test import LEAST, MOST, request
+from dhtvpn.nat.size_test import LEAST, request
 
 IPV4_HEADERS, IPV6_HEADERS = 20 + 8, 40 + 8
 """Bytes of IP and UDP around a question."""
@@ -102,16 +102,14 @@ async def search(channel: Channel, headers: int) -> int | None:
     """:func:`path_mtu` over ``channel``, to four bytes where little is between two likely sizes."""
     likely = sorted(size - headers for size in LIKELY)
     inquiry = _Inquiry(channel)
-    passed = await inquiry.passing([LEAST, *likely])
-    if not passed:
+    best = await inquiry.longest([LEAST, *likely])
+    if best is None:
         return None
-    best = max(passed)
-    above = [size for size in likely if size > best]
-    if above:
-        between = list(range(best + 4, min(above[0], MOST), 4))
+    above = next((size for size in likely if size > best), None)
+    between = [] if above is None else list(range(best + 4, above, 4))
+    if between:
         step = -(-len(between) // BETWEEN)
-        if between:
-            best = max([best, *await inquiry.passing([LEAST, *between[step - 1 :: step]])])
+        best = max(best, await inquiry.longest([LEAST, *between[step - 1 :: step]]) or 0)
     return best + headers
 
 
@@ -120,10 +118,11 @@ class _Inquiry:
         self._channel = channel
         self._wait_s = LONGEST_WAIT_S
 
-    async def passing(self, sizes: Iterable[int]) -> set[int]:
-        """Those of ``sizes`` that were answered."""
-        left = {os.urandom(12): size for size in sizes}
-        passed: set[int] = set()
+    async def longest(self, sizes: Iterable[int]) -> int | None:
+        """The longest of ``sizes`` that is answered. They are asked from the longest on, and no more of those
+        below one that has passed: where a server's limit cuts us off, the short ones are not missed."""
+        left = {os.urandom(12): size for size in sorted(sizes, reverse=True)}
+        best: int | None = None
         loop = asyncio.get_running_loop()
         for _ in range(ROUNDS):
             sent_at = loop.time()
@@ -136,11 +135,12 @@ class _Inquiry:
                         break
                     async with asyncio.timeout(sent_at + self._wait_s - loop.time()):
                         answer = await self._channel.receive()
-                    size = left.pop(bytes(answer[_ID]), None)
-                    if size is not None:
-                        passed.add(size)
+                    passed = left.get(bytes(answer[_ID]))
+                    if passed is not None:
+                        best = passed
+                        left = {name: size for name, size in left.items() if size > passed}
                         patience_s = 3 * (loop.time() - sent_at)
                         self._wait_s = min(self._wait_s, max(LEAST_WAIT_S, patience_s))
             if not left:
                 break
-        return passed
+        return best

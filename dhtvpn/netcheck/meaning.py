@@ -137,7 +137,8 @@ def _over_ipv4(report: Report) -> dict[Peer, bool | None]:
         case _:
             restricted = None
             symmetric = False if outside.filtering is Filtering.BY_PORT else None
-    return dict(zip(kinds, (True, True, restricted, symmetric), strict=True))
+    outward = True if outside.public_endpoints else None
+    return dict(zip(kinds, (outward, outward, restricted, symmetric), strict=True))
 
 
 def _over_ipv6(family: Family) -> bool | None:
@@ -205,6 +206,14 @@ def _about_connecting(report: Report) -> Iterator[Finding]:
                 "direct paths to members that have IPv6; those with IPv4 alone need a relay that has both",
                 "give a bootstrap node that has both families and relays (dhtvpn bootstrap --relay)",
             )
+        case Verdict.UNKNOWN if report.udp is Udp.WORKS and not _witnesses(report):
+            yield Finding(
+                "only-local",
+                Level.NOTE,
+                "only nodes on this side of the NAT answer: whether anybody outside can be reached is not "
+                "known",
+                _GIVE_ONE,
+            )
         case Verdict.UNKNOWN if report.ipv4.udp is Udp.WORKS:
             yield Finding(
                 "mapping-unknown",
@@ -213,6 +222,11 @@ def _about_connecting(report: Report) -> Iterator[Finding]:
                 "can be had",
                 "give a second one, at another address: --bootstrap HOST:PORT --bootstrap HOST:PORT",
             )
+
+
+def _witnesses(report: Report) -> bool:
+    """Whether anybody outside has seen us."""
+    return any(family.outside.public_endpoints for family in (report.ipv4, report.ipv6))
 
 
 _OPEN_A_PORT = (

@@ -4,12 +4,15 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any, Final
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DhtVpnError, TimedOutError
 from dhtvpn.nat.filtering import Filtering, find_filtering
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.port_mapping.external import is_public
 from dhtvpn.nat.reflexive import Mapping, ask, judge
 from dhtvpn.nat.stun_messages import binding_request
 from dhtvpn.netcheck.report import Outside
@@ -43,6 +46,12 @@ class Asking:
         """Nodes on the other side of our NAT, if there is one: those who see us elsewhere, else all."""
         beyond = [server for server, seen in self.answers.items() if seen not in self.own]
         return beyond or list(self.answers)
+
+    @property
+    def so_far(self) -> Outside:
+        """Who was asked, and who answered."""
+        rtt_ms = None if self.rtt_s is None else round(self.rtt_s * 1000, 1)
+        return Outside(len(self.asked), len(self.answers), rtt_ms)
 
     async def ask(self, servers: Iterable[Endpoint], timeout_s: float) -> None:
         """Those whose address was not asked before, all at once."""
@@ -94,23 +103,24 @@ async def look(
     asking = Asking(port, hosts)
     await asking.ask(servers, ASK_S)
     if not asking.answers:
-        return Outside(asked=len(asking.asked))
+        return asking.so_far
     sizes = asyncio.create_task(measure_size(asking.outside[0]))
     try:
         if len(asking.outside) < WITNESSES or set(asking.answers.values()) <= asking.own:
             await asking.ask(await _in_time(more()), MORE_S)
         found = judge(asking.answers, hosts, port.port)
         seen = asking.answers[asking.outside[0]]
+        if not any(is_public(ip_address(endpoint.host)) for endpoint in found.public_endpoints):
+            # only nodes on our own side of a NAT have answered: that tells nothing of what is outside
+            return replace(asking.so_far, path_mtu=await sizes)
         filtering, hairpinning = await asyncio.gather(
             _filtering(port, asking.outside),
             _hairpinning(port, asking.outside[0], seen, second_port)
             if found.mapping is not Mapping.NONE
             else _not_known(),
         )
-        return Outside(
-            asked=len(asking.asked),
-            answered=len(asking.answers),
-            rtt_ms=None if asking.rtt_s is None else round(asking.rtt_s * 1000, 1),
+        return replace(
+            asking.so_far,
             mapping=found.mapping,
             filtering=filtering,
             hairpinning=hairpinning,

@@ -187,6 +187,21 @@ def test_a_node_on_our_own_side_of_the_nat_is_no_witness() -> None:
     assert len(found.public_endpoints) == 1
 
 
+def test_only_a_neighbour_answers() -> None:
+    """Behind a NAT, it sees a private address of ours, and a naive check would call this a public machine."""
+
+    async def scenario() -> Outside:
+        internet = MemoryInternet()
+        lan = internet.home([SYMMETRIC])
+        neighbour = internet.port(lan, 4690)
+        StunService(neighbour)  # type: ignore[arg-type]
+        return await look(internet, lan, [neighbour.endpoint])
+
+    found = virtual_time.run(scenario())
+    assert (found.answered, found.mapping, found.public_endpoints) == (1, Mapping.UNKNOWN, ())
+    assert verdict(report_of(found)) is Verdict.UNKNOWN
+
+
 def test_nobody_answers_and_it_is_soon_over() -> None:
     async def scenario() -> tuple[Outside, float]:
 

@@ -49,7 +49,11 @@ def over_ipv4(found: Outside, **more: object) -> Report:
     )
 
 
-IPV6 = Family(("2001:db8::5",), True, Outside(2, 2, 20.0, Mapping.NONE, Filtering.BY_PORT, None, (), 1500))
+IPV6 = Family(
+    ("2001:db8::5",),
+    True,
+    Outside(2, 2, 20.0, Mapping.NONE, Filtering.BY_PORT, None, (Endpoint("2001:db8::5", 50000),), 1500),
+)
 HOME = over_ipv4(outside())
 
 
@@ -102,6 +106,16 @@ def test_a_mapping_at_another_address_is_not_believed() -> None:
     assert verdict(report) is Verdict.SOME
     assert "bridge mode" in str(found(report)["double-nat"].advice)
     assert "port-mapping" not in found(report)
+
+
+def test_only_neighbours_have_answered() -> None:
+    """They see our private address: that is no public one."""
+    report = over_ipv4(Outside(1, 1, 1.0))
+    assert verdict(report) is Verdict.UNKNOWN
+    assert set(direct_with(report).values()) == {None, False}
+    assert "only-local" in found(report) and "mapping-unknown" not in found(report)
+    over_ipv6_too = replace(report, ipv6=IPV6)
+    assert "only-local" not in found(over_ipv6_too) and "mapping-unknown" in found(over_ipv6_too)
 
 
 def test_every_word_of_a_router() -> None:
