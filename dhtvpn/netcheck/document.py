@@ -7,8 +7,9 @@ A key is never taken away and never changes its meaning while ``version`` stays;
 from typing import Final, TypedDict
 
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.netcheck.meaning import Finding, direct_with, meaning, verdict
+from dhtvpn.netcheck.meaning import Finding, meaning
 from dhtvpn.netcheck.report import Family, Report, Router
+from dhtvpn.netcheck.verdict import direct_with, verdict
 from dhtvpn.node import clock
 
 VERSION: Final = 1

@@ -1,10 +1,4 @@
-"""What a report means for connecting, and what its owner could do. Pure.
-
-Whether two NATs leave room for a direct path follows from RFC 4787's words (``lab.nat_behaviour`` has the
-whole model, and a test holds this to it). Where strangers' first datagrams get in to our known endpoint,
-everybody gets through. Where only replies get in, the other side's port must be known beforehand. Where our
-own mapping is another one for each peer, the other side must not ask for our port.
-"""
+"""What a report means for a person, and what to do. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,44 +6,16 @@ from enum import Enum
 from ipaddress import ip_address
 
 from dhtvpn.nat.filtering import Filtering
-from dhtvpn.nat.port_mapping.external import contradicted, is_public
+from dhtvpn.nat.port_mapping.external import is_public
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.netcheck.report import Family, Report, Router, Udp
+from dhtvpn.netcheck.verdict import Verdict, believed_mapping, verdict
 from dhtvpn.node import clock
 
 SMALL_MTU = 1280
 """Bytes: below it, packets of the overlay go in pieces (mesh.path_mtu.BASE_OUTER)."""
 FULL_MTU = 1500
 SLOW_LOOKUP_MS = 2000.0
-
-
-class Peer(Enum):
-    """Kinds of access to the Internet that another member may have."""
-
-    PUBLIC = "public"
-    OPEN = "open"
-    """Behind a NAT with one mapping for all, which does not filter by port."""
-    PORT_RESTRICTED = "port-restricted"
-    """The usual home router: one mapping for all, and only replies get in."""
-    SYMMETRIC = "symmetric"
-    """Another mapping for each peer, and only replies get in."""
-    IPV6 = "ipv6"
-    """With IPv6, firewalled or not."""
-
-
-class Verdict(Enum):
-    """With whom this machine gets direct paths."""
-
-    ANYONE = "anyone"
-    MOST = "most"
-    """Not with symmetric NATs."""
-    SOME = "some"
-    """With public members and open NATs only: this is a symmetric NAT."""
-    IPV6 = "ipv6"
-    """With members that have IPv6; IPv4 does not work here."""
-    NOBODY = "nobody"
-    """UDP does not work."""
-    UNKNOWN = "unknown"
 
 
 class Level(Enum):
@@ -68,40 +34,6 @@ class Finding:
     advice: str | None = None
 
 
-def direct_with(report: Report) -> dict[Peer, bool | None]:
-    """Whether a direct path to each kind of peer can be expected; None: that cannot be told."""
-    over_ipv4 = _over_ipv4(report)
-    return {**over_ipv4, Peer.IPV6: _over_ipv6(report.ipv6)}
-
-
-def verdict(report: Report) -> Verdict:
-    """:func:`direct_with` in one word."""
-    direct = direct_with(report)
-    if report.udp is Udp.NO_ANSWER or (report.udp is Udp.NO_ADDRESS):
-        return Verdict.NOBODY
-    if report.ipv4.udp is not Udp.WORKS:
-        return Verdict.IPV6 if direct[Peer.IPV6] else Verdict.UNKNOWN
-    match direct[Peer.PORT_RESTRICTED], direct[Peer.SYMMETRIC]:
-        case True, True:
-            return Verdict.ANYONE
-        case True, _:
-            return Verdict.MOST
-        case False, _:
-            return Verdict.SOME
-    return Verdict.UNKNOWN
-
-
-def believed_mapping(report: Report) -> Router | None:
-    """The router that forwards an IPv4 port, unless strangers see us at another address than it tells."""
-    for router in report.routers or ():
-        external = router.external
-        if external is None or external.is_ipv6:
-            continue
-        if not contradicted(external, report.ipv4.outside.public_endpoints):
-            return router
-    return None
-
-
 def meaning(report: Report) -> list[Finding]:
     """Everything worth a person's attention, the most important first."""
     findings = [
@@ -114,43 +46,6 @@ def meaning(report: Report) -> list[Finding]:
     ]
     order = (Level.PROBLEM, Level.GOOD, Level.NOTE)
     return sorted(findings, key=lambda finding: order.index(finding.level))
-
-
-def _over_ipv4(report: Report) -> dict[Peer, bool | None]:
-    kinds = (Peer.PUBLIC, Peer.OPEN, Peer.PORT_RESTRICTED, Peer.SYMMETRIC)
-    outside = report.ipv4.outside
-    match report.ipv4.udp:
-        case Udp.NOT_TESTED:
-            return dict.fromkeys(kinds)
-        case Udp.NO_ANSWER | Udp.NO_ADDRESS:
-            return dict.fromkeys(kinds, False)
-    if believed_mapping(report) is not None:
-        return dict.fromkeys(kinds, True)
-    restricted: bool | None
-    symmetric: bool | None
-    match outside.mapping:
-        case Mapping.NONE | Mapping.ENDPOINT_INDEPENDENT:
-            restricted = True
-            symmetric = {Filtering.NOT_BY_PORT: True, Filtering.BY_PORT: False}.get(outside.filtering)
-        case Mapping.ADDRESS_AND_PORT_DEPENDENT:
-            restricted = symmetric = False
-        case _:
-            restricted = None
-            symmetric = False if outside.filtering is Filtering.BY_PORT else None
-    outward = True if outside.public_endpoints else None
-    return dict(zip(kinds, (outward, outward, restricted, symmetric), strict=True))
-
-
-def _over_ipv6(family: Family) -> bool | None:
-    """Firewalls let replies in and translate nothing: both sides' checks open them."""
-    match family.udp:
-        case Udp.NOT_TESTED:
-            return None
-        case Udp.NO_ANSWER | Udp.NO_ADDRESS:
-            return False
-    if family.outside.mapping is Mapping.UNKNOWN:
-        return None
-    return family.outside.mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT
 
 
 _GIVE_ONE = "give one: dhtvpn netcheck --bootstrap HOST:PORT (any dhtvpn node that strangers reach will do)"
@@ -263,40 +158,46 @@ def _most(report: Report) -> Iterator[Finding]:
 
 
 def _about_routers(report: Report) -> Iterator[Finding]:
-    useful = report.ipv4.outside.mapping is not Mapping.NONE
-    believed = believed_mapping(report)
     for router in report.routers or ():
-        where = f"the router {router.gateway}"
         if ":" in router.gateway:
-            if router.external is not None:
-                yield Finding("pinhole", Level.GOOD, f"{where} lets IPv6 in when asked ({router.protocol})")
-        elif router.double_nat or (router.external is not None and router is not believed):
-            tells = f" ({router.detail})" if router.detail else ""
-            yield Finding(
-                "double-nat",
-                Level.NOTE,
-                f"{where} maps ports, but there is another NAT in front of it{tells}",
-                "put the inner router into bridge mode, or ask the provider for a public address",
-            )
-        elif router.external is not None:
-            yield Finding(
-                "port-mapping", Level.GOOD, f"{where} forwards a port when asked: {router.protocol}"
-            )
-        elif router.offered:
-            offered = ", ".join(router.offered)
-            yield Finding(
-                "port-mapping-refused",
-                Level.NOTE,
-                f"{where} speaks {offered}, but forwards no port ({router.detail})",
-                "let it in the router's settings",
-            )
-        elif useful:
-            yield Finding(
-                "no-port-mapping",
-                Level.NOTE,
-                f"{where} offers neither PCP, NAT-PMP nor UPnP",
-                "turn one of them on in its settings if it has them",
-            )
+            yield from _about_pinhole(router)
+        else:
+            yield from _about_router(report, router)
+
+
+def _about_pinhole(router: Router) -> Iterator[Finding]:
+    if router.external is not None:
+        text = f"the router {router.gateway} lets IPv6 in when asked ({router.protocol})"
+        yield Finding("pinhole", Level.GOOD, text)
+
+
+def _about_router(report: Report, router: Router) -> Iterator[Finding]:
+    where = f"the router {router.gateway}"
+    if router.double_nat or (router.external is not None and router is not believed_mapping(report)):
+        tells = f" ({router.detail})" if router.detail else ""
+        yield Finding(
+            "double-nat",
+            Level.NOTE,
+            f"{where} maps ports, but there is another NAT in front of it{tells}",
+            "put the inner router into bridge mode, or ask the provider for a public address",
+        )
+    elif router.external is not None:
+        text = f"{where} forwards a port when asked: {router.protocol}"
+        yield Finding("port-mapping", Level.GOOD, text)
+    elif router.offered:
+        yield Finding(
+            "port-mapping-refused",
+            Level.NOTE,
+            f"{where} speaks {', '.join(router.offered)}, but forwards no port ({router.detail})",
+            "let it in the router's settings",
+        )
+    elif report.ipv4.outside.mapping is not Mapping.NONE:
+        yield Finding(
+            "no-port-mapping",
+            Level.NOTE,
+            f"{where} offers neither PCP, NAT-PMP nor UPnP",
+            "turn one of them on in its settings if it has them",
+        )
 
 
 def _about_families(report: Report) -> Iterator[Finding]:
@@ -327,19 +228,23 @@ def _about_families(report: Report) -> Iterator[Finding]:
             "the NAT does not turn datagrams round (hairpinning): members behind the same provider's NAT "
             "need a relay between each other",
         )
-    for name, family in (("IPv4", report.ipv4), ("IPv6", report.ipv6)):
-        mtu = family.outside.path_mtu
-        if mtu is not None and mtu < SMALL_MTU:
-            yield Finding(
-                "small-mtu",
-                Level.PROBLEM,
-                f"the path takes only {mtu} bytes over {name}: packets go in pieces, which is slow",
-                "look for a link or tunnel with a small MTU on the way",
-            )
-        elif mtu is not None and mtu < FULL_MTU:
-            yield Finding(
-                "mtu", Level.NOTE, f"the path takes {mtu} bytes over {name}; nodes find that out themselves"
-            )
+    yield from _about_mtu("IPv4", report.ipv4)
+    yield from _about_mtu("IPv6", report.ipv6)
+
+
+def _about_mtu(name: str, family: Family) -> Iterator[Finding]:
+    mtu = family.outside.path_mtu
+    if mtu is not None and mtu < SMALL_MTU:
+        yield Finding(
+            "small-mtu",
+            Level.PROBLEM,
+            f"the path takes only {mtu} bytes over {name}: packets go in pieces, which is slow",
+            "look for a link or tunnel with a small MTU on the way",
+        )
+    elif mtu is not None and mtu < FULL_MTU:
+        yield Finding(
+            "mtu", Level.NOTE, f"the path takes {mtu} bytes over {name}; nodes find that out themselves"
+        )
 
 
 def _behind_carrier(report: Report) -> bool:
@@ -397,5 +302,6 @@ def _about_machine(report: Report) -> Iterator[Finding]:
         yield Finding(
             "port-taken",
             Level.NOTE,
-            f"UDP port {report.wanted_port} is in use: checked from port {report.port} instead",
+            f"UDP port {report.wanted_port} cannot be had (taken, or below 1024 without root): checked from "
+            f"port {report.port} instead",
         )

@@ -18,9 +18,10 @@ from dhtvpn.nat.stun_service import StunService
 from dhtvpn.netcheck import machine, outside
 from dhtvpn.netcheck.contacts import Known
 from dhtvpn.netcheck.directory import DirectoryProbe, Found
+from dhtvpn.netcheck.names import resolve
 from dhtvpn.netcheck.report import Directory, Family, Outside, Report, Router, RunningNode
 from dhtvpn.netcheck.routers import ask_routers
-from dhtvpn.node.bootstrap import MAX_FIRST, resolve
+from dhtvpn.node.bootstrap import MAX_FIRST
 
 RESOLVE_S: Final = 1.5
 """For the names given: a resolver that is gone may not eat up the time for everything else."""
@@ -62,7 +63,8 @@ async def run_netcheck(config: NetcheckConfig, progress: Callable[[str], None]) 
         stack.callback(port.close)
         StunService(port)
         here, resolved = await asyncio.gather(
-            machine.look(config.networks, config.own_interfaces), _resolve(config.known.names, port)
+            machine.look(config.networks, config.own_interfaces),
+            resolve(config.known.names, port.families, RESOLVE_S),
         )
         progress("this machine")
         named = [endpoint for name in config.known.names for endpoint in resolved[name]]
@@ -106,18 +108,6 @@ async def _second_port() -> UdpPort:
     port = await UdpPort.open(None, drops=Drops(), tunnel_sockets=False)
     StunService(port)
     return port
-
-
-async def _resolve(names: Sequence[str], port: UdpPort) -> dict[str, list[Endpoint]]:
-    """Each name's addresses, in the families that this machine has; those that take too long have none."""
-
-    async def one(name: str) -> list[Endpoint]:
-        try:
-            return await asyncio.wait_for(resolve([name], frozenset(port.families)), RESOLVE_S)
-        except TimeoutError:
-            return []
-
-    return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
 
 
 def _askable(endpoints: Sequence[Endpoint], families: Collection[int]) -> list[Endpoint]:

@@ -16,8 +16,9 @@ from mapping_router import PUBLIC_ADDRESS, MappingRouter
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import SYMMETRIC
 from dhtvpn.lab.network import Network
-from dhtvpn.lab.topology import SYMMETRIC, Host, Role, Router, Topology
+from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 pytestmark = pytest.mark.netns
 Lab = Callable[[Topology], Network]

@@ -25,8 +25,8 @@ from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.nat.stun_service import StunService
 from dhtvpn.netcheck import outside
-from dhtvpn.netcheck.meaning import Peer, Verdict, direct_with, verdict
 from dhtvpn.netcheck.report import Family, Outside, Report
+from dhtvpn.netcheck.verdict import Peer, Verdict, direct_with, verdict
 
 SINGLE = [
     [Nat(mapping, filtering, Allocation.RANDOM, hairpinning=hairpinning)]

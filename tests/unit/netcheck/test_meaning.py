@@ -7,7 +7,7 @@ import pytest
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping
-from dhtvpn.netcheck.meaning import Finding, Level, Peer, Verdict, direct_with, meaning, verdict
+from dhtvpn.netcheck.meaning import Finding, Level, meaning
 from dhtvpn.netcheck.report import (
     Directory,
     Family,
@@ -19,6 +19,7 @@ from dhtvpn.netcheck.report import (
     RunningNode,
     Udp,
 )
+from dhtvpn.netcheck.verdict import Peer, Verdict, direct_with, verdict
 
 SEEN = Endpoint("198.51.100.7", 50000)
 ROUTER = Router("192.168.1.1", "192.168.1.10")

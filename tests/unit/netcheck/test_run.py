@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -22,9 +24,9 @@ from dhtvpn.netcheck import document as documents
 from dhtvpn.netcheck import machine
 from dhtvpn.netcheck.contacts import Known, known_contacts
 from dhtvpn.netcheck.document import document
-from dhtvpn.netcheck.meaning import Peer, Verdict
 from dhtvpn.netcheck.report import Machine, Report, RunningNode, Udp
-from dhtvpn.netcheck.run import NetcheckConfig, run_netcheck
+from dhtvpn.netcheck.run import RESOLVE_S, NetcheckConfig, run_netcheck
+from dhtvpn.netcheck.verdict import Peer, Verdict
 from dhtvpn.networks import NetworkStore
 
 PAGE = Path(__file__).parents[3] / "docs" / "netcheck.md"
@@ -113,13 +115,29 @@ async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("a_machine")
-async def test_a_name_without_an_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resolve(names: list[str], families: frozenset[int]) -> list[Endpoint]:
-        return []
+async def test_names(start_node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that resolves, one that does not, and one whose resolver is gone: it is not waited for, neither now
+    nor at the end of the process."""
+    node, gone = await start_node(), threading.Event()
 
-    monkeypatch.setattr("dhtvpn.netcheck.run.resolve", resolve)
-    report, _ = await run(config("nowhere.example:4690"))
-    assert report.unresolved == ("nowhere.example:4690",)
+    def getaddrinfo(host: str, port: int, **options: object) -> list[Any]:
+        if host == "silent.example":
+            gone.wait(30)
+        if host != "node.example":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (node.host, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    names = (f"node.example:{node.port}", "nowhere.example:4690", "silent.example:4690")
+    report, _ = await run(config(*names))
+    left = [thread for thread in threading.enumerate() if thread.name == "resolve silent.example"]
+    gone.set()
+    assert report.unresolved == names[1:]
+    assert report.ipv4.udp is Udp.WORKS and report.directory.known == 1
+    assert RESOLVE_S <= report.took_s < RESOLVE_S + 4
+    assert [thread.daemon for thread in left] == [True]
+    for thread in left:
+        thread.join(5)
 
 
 @pytest.mark.usefixtures("a_machine")
