@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.nat import filter_test, path_size, size_test
@@ -34,6 +36,14 @@ def test_anything_else_is_no_question(position: int) -> None:
 @pytest.mark.parametrize("size", [0, 20, 60, 61, 62, 1476, 1500])
 def test_neither_short_nor_long(size: int) -> None:
     assert size_test.transaction_of(size_test.request(ID, 1500)[:size]) is None
+
+
+@given(st.binary(max_size=1600))
+def test_whatever_comes_it_does_not_raise(data: bytes) -> None:
+    whole = size_test.request(ID, 64)
+    for datagram in (data, whole[:20] + data, whole[:24] + data):
+        name = size_test.transaction_of(datagram)
+        assert name is None or (name == datagram[8:20] and len(datagram) >= size_test.LEAST)
 
 
 def test_what_the_padding_holds_does_not_matter() -> None:
