@@ -19,6 +19,9 @@ from dhtvpn.nat.stun_service import StunService
 HOP_S = 0.005
 """One way through one realm."""
 
+OTHER_PORT = 4691
+"""From which a server answers filter tests."""
+
 Receive = Callable[[bytes, Endpoint, Endpoint], None]
 """(datagram, source, destination)"""
 
@@ -84,6 +87,15 @@ class MemoryPort:
         return True
 
     answer = send
+
+    def answer_from_other_port(self, data: bytes, endpoint: Endpoint) -> int:
+        other = Endpoint(self.endpoint.host, OTHER_PORT)
+        self.realm.carry(data, other, endpoint)
+        return OTHER_PORT
+
+    def close(self) -> None:
+        """Its host stays; nobody listens any more."""
+        self.stun = StunRouter(self.drops)
 
     def _receive(self, data: bytes, source: Endpoint, destination: Endpoint) -> None:
         if destination != self.endpoint:

@@ -41,6 +41,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "graph": LazyCommand("dhtvpn.cli.graph", "Draw who reaches whom, and how."),
     "wait": LazyCommand("dhtvpn.cli.wait", "Return when peers are connected."),
     "leave": LazyCommand("dhtvpn.cli.leave", "Stop the node of a network."),
+    "netcheck": LazyCommand("dhtvpn.cli.netcheck", "Find out what this network lets a node do."),
     "bootstrap": LazyCommand("dhtvpn.cli.bootstrap", "Run a volunteer's node: no root, no tunnel."),
     "stock-peer": LazyCommand("dhtvpn.cli.stock_peer", "Attach a plain WireGuard client to this node."),
     "lab": LazyCommand("dhtvpn.cli.lab", "The NAT laboratory on this machine."),

@@ -30,6 +30,23 @@ def node_for(chosen: Session) -> ControlClient:
     return ControlClient(live[0])
 
 
+def running_nodes(chosen: Session) -> list[tuple[str, int | None, int | None, str | None]]:
+    """Every node that runs here: its network, process id, UDP port and interface; None for what it does not
+    tell us. Never raises: a node that we may not ask runs all the same."""
+    try:
+        live = _live_sockets(chosen)
+    except DhtVpnError:
+        return []
+    found = []
+    for path in live:
+        try:
+            node = ControlClient(path).status()["node"]
+        except DhtVpnError:
+            node = {}
+        found.append((path.stem, listening_process(path), node.get("udp_port"), node.get("interface")))
+    return found
+
+
 def _named(chosen: Session, name: str) -> ControlClient:
     """By its socket first: a member of the group may use that without reading root's networks."""
     directories = _state_dirs(chosen)

@@ -39,6 +39,12 @@ _EVERY_NAMESPACE: dict[str, str | int] = {
 # The same congestion control everywhere, so that throughput can be compared between machines. A kernel
 # whose administrator allows only others refuses; then what is measured asks for it by socket option.
 _CONGESTION_CONTROL: dict[str, str | int] = {"net.ipv4.tcp_congestion_control": "cubic"}
+# Where br_netfilter is loaded, as by Docker, a LAN's bridge would translate what it passes to the router, and
+# what is turned round to the very host that sent it would be lost at its port.
+_PLAIN_BRIDGES: dict[str, str | int] = {
+    "net.bridge.bridge-nf-call-iptables": 0,
+    "net.bridge.bridge-nf-call-ip6tables": 0,
+}
 _FORWARDING: dict[str, str | int] = {
     "net.ipv4.ip_forward": 1,
     "net.ipv6.conf.all.forwarding": 1,
@@ -184,8 +190,9 @@ class Network:
             forwards = machine.name in routers or machine.name == PUBLIC_SEGMENT
             settings = {**_EVERY_NAMESPACE, **(_FORWARDING if forwards else {})}
             namespaces.sysctl(machine.namespace, settings)
-            with suppress(SystemRefusedError):
-                namespaces.sysctl(machine.namespace, _CONGESTION_CONTROL)
+            for wished in (_CONGESTION_CONTROL, _PLAIN_BRIDGES):
+                with suppress(SystemRefusedError):
+                    namespaces.sysctl(machine.namespace, wished)
         for lan in self.plan.lans:
             self._build_lan(lan)
         namespaces.ip_batch(None, [self._pair(link) for link in self.plan.links if link.conditions is None])

@@ -13,7 +13,7 @@ from typing import Final
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
-from dhtvpn.nat import filter_test
+from dhtvpn.nat import filter_test, size_test
 from dhtvpn.nat.demux import STUN_COOKIE, STUN_HEADER
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.stun_limit import SourceLimit
@@ -108,6 +108,10 @@ class PlainStunService:
         if (asked := filter_test.transaction_of(data_untrusted)) is not None:
             self.answered += 1
             answer_filter_test(self._port, asked, source)
+            return
+        if (measured := size_test.transaction_of(data_untrusted)) is not None:
+            self.answered += 1
+            self._port.answer(success(measured, source, fingerprint=False), source)
             return
         try:
             transaction_id, fingerprint = read_request(data_untrusted)

@@ -39,7 +39,8 @@ DHT_LEAST, DHT_MOST, DHT_KINDS = 23, 1201, 3
 NOTE_SIZE: Final = 1193
 """Prefix and a sealed datagram between members: always this (docs/protocol/lan.md)."""
 
-STUN_MOST: Final = 1280
+STUN_MOST: Final = 1472
+"""Bytes of the longest question about size (size_test.MOST); anything else in STUN is shorter."""
 
 PASS_BITS: Final = 8
 """A thinned source is let through one time in 2 to the power of this at least."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from aioice import stun
 
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.nat import filter_test
-from dhtvpn.nat.plain_stun import answer_filter_test
+from dhtvpn.nat import filter_test, size_test
+from dhtvpn.nat.plain_stun import answer_filter_test, success
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.stun_limit import SourceLimit
 from dhtvpn.nat.stun_messages import binding_response
@@ -45,15 +45,20 @@ class StunService:
         self._port.answer(binding_response(message.transaction_id, source, fingerprint), source)
 
     def handle_question(self, data_untrusted: bytes, source: Endpoint) -> bool:
-        """Answer a filter test (filter_test.py); False where it is none. Never raises."""
-        transaction_id = filter_test.transaction_of(data_untrusted)
-        if transaction_id is None:
+        """Answer a filter test (filter_test.py) or a size test (size_test.py); False where it is neither.
+        Never raises."""
+        filtering = filter_test.transaction_of(data_untrusted)
+        size = size_test.transaction_of(data_untrusted)
+        if filtering is None and size is None:
             return False
-        if self._limit.allows(source.host, self._clock()):
-            self.answered += 1
-            answer_filter_test(self._port, transaction_id, source)
-        else:
+        if not self._limit.allows(source.host, self._clock()):
             self._port.drops.count("stun", "rate")
+            return True
+        self.answered += 1
+        if filtering is not None:
+            answer_filter_test(self._port, filtering, source)
+        elif size is not None:
+            self._port.answer(success(size, source, fingerprint=False), source)
         return True
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from dhtvpn.drops import Drops
@@ -32,6 +32,28 @@ def pcp_nonce(identity: Identity, gateway: Gateway, port: int) -> bytes:
     return hashlib.blake2b(of_what, digest_size=size, key=key, person=_NONCE_DOMAIN).digest()
 
 
+async def gateways_to_ask(exclude_interfaces: Collection[str] = ()) -> list[Gateway]:
+    """The routers of the default routes that may translate. Raises SystemRefusedError."""
+    found = [Gateway(*each) for each in await default_gateways(exclude_interfaces)]
+    # with a public address there is nothing to translate, and a router of a provider's is not to be asked
+    return [gateway for gateway in found if gateway.own.version == 6 or not is_public(gateway.own)]
+
+
+def methods_at(
+    gateway: Gateway, port: int, *, nonce: bytes, drops: Drops, random_bytes: Callable[[int], bytes]
+) -> Sequence[Method]:
+    """Every protocol for the UDP ``port`` at one gateway, best first; nothing is opened yet."""
+    pcp = Pcp(gateway, port, GatewayPort(gateway), nonce=nonce, drops=drops, now=time.monotonic)
+    if gateway.own.version == 6:  # NAT-PMP knows IPv4 only, and UPnP's pinholes are rarely offered
+        return [pcp]
+    web = GatewayWeb(gateway)
+    return [
+        pcp,
+        NatPmp(port, GatewayPort(gateway), drops=drops, now=time.monotonic),
+        Upnp(gateway, port, SsdpPort(gateway, drops), web, drops=drops, random_bytes=random_bytes),
+    ]
+
+
 def open_port_mapper(
     config: NodeConfig,
     port: int,
@@ -47,37 +69,12 @@ def open_port_mapper(
     if not config.port_mapping:
         return None
 
-    async def gateways() -> list[Gateway]:
-        found = [Gateway(*each) for each in await default_gateways({interface})]
-        # with a public address there is nothing to translate, and a router of a provider's is not to be asked
-        return [gateway for gateway in found if gateway.own.version == 6 or not is_public(gateway.own)]
-
     def methods(gateway: Gateway) -> Sequence[Method]:
-        pcp = Pcp(
-            gateway,
-            port,
-            GatewayPort(gateway),
-            nonce=pcp_nonce(identity, gateway, port),
-            drops=drops,
-            now=time.monotonic,
-        )
-        if gateway.own.version == 6:  # NAT-PMP knows IPv4 only, and UPnP's pinholes are rarely offered
-            return [pcp]
-        return [
-            pcp,
-            NatPmp(port, GatewayPort(gateway), drops=drops, now=time.monotonic),
-            Upnp(
-                gateway,
-                port,
-                SsdpPort(gateway, drops),
-                GatewayWeb(gateway),
-                drops=drops,
-                random_bytes=random_bytes,
-            ),
-        ]
+        nonce = pcp_nonce(identity, gateway, port)
+        return methods_at(gateway, port, nonce=nonce, drops=drops, random_bytes=random_bytes)
 
     return PortMapper(
-        gateways=gateways,
+        gateways=lambda: gateways_to_ask({interface}),
         methods=methods,
         listen=Announcements,
         fraction=lambda: int.from_bytes(random_bytes(4), "big") / (1 << 32),

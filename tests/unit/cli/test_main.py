@@ -46,7 +46,8 @@ def test_help_lists_every_command_and_imports_none() -> None:
     code = (
         "import sys\nfrom dhtvpn.cli.main import run\n"
         "try: run()\nexcept SystemExit: pass\n"
-        "heavy = ['rich', 'aiohttp', 'dhtvpn.daemon', 'dhtvpn.cli.join', 'dhtvpn.lab', 'http.client']\n"
+        "heavy = ['rich', 'aiohttp', 'dhtvpn.daemon', 'dhtvpn.cli.join', 'dhtvpn.lab', 'http.client',"
+        " 'dhtvpn.netcheck', 'dhtvpn.cli.netcheck']\n"
         "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
