@@ -75,8 +75,9 @@ def fits(node_id: bytes, host: str) -> bool:
 
 @lru_cache(maxsize=CACHED)
 def is_exempt(host: str) -> bool:
-    """Whether ids at this address are not bound to it: it is not an address on the internet."""
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    """Whether ids at this address are not bound to it: it is not an address on the internet. Raises
+    ValueError where it is no address at all."""
+    packed = _packed(host)
     address = int.from_bytes(packed, "big")
     return any(address & mask == network for network, mask in _EXEMPT_BY_LENGTH[len(packed)])
 
@@ -91,14 +92,19 @@ def crc32c(data: bytes) -> int:
 
 def _prefix(host: str, last_octet: int) -> bytes:
     """Four octets, of which an id that fits has the first BOUND_BITS."""
-    packed, mask = (
-        (socket.inet_pton(socket.AF_INET6, host), MASK_IPV6)
-        if ":" in host
-        else (socket.inet_pton(socket.AF_INET, host), MASK_IPV4)
-    )
+    packed = _packed(host)
+    mask = MASK_IPV4 if len(packed) == 4 else MASK_IPV6
     masked = bytearray(octet & bits for octet, bits in zip(packed, mask, strict=False))
     masked[0] |= (last_octet & 0x07) << 5
     return crc32c(bytes(masked)).to_bytes(4, "big")
+
+
+def _packed(host: str) -> bytes:
+    """The 4 or 16 octets of a numeric address. Raises ValueError for anything else."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except OSError as error:
+        raise ValueError(f"{host!r} is not an address") from error
 
 
 def _table_entry(octet: int) -> int:
