@@ -1,0 +1,344 @@
+"""libtorrent's DHT node, and nothing else of it: no torrent is ever made. The only file that imports it.
+
+libtorrent has its own threads and UDP sockets. What it has to say it leaves in a queue and writes an octet
+to a pipe, which wakes our event loop.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import importlib
+import logging
+import os
+import socket
+import stat
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nacl.signing import SigningKey
+
+from dhtvpn.endpoint import Endpoint
+from dhtvpn.errors import SystemRefusedError
+
+log = logging.getLogger(__name__)
+
+MAX_VALUE: Final = 990
+"""Octets of a value: with its length in front, within BEP 44's 1,000. libtorrent ignores longer ones."""
+
+MAX_AT_ONCE: Final = 32
+"""Searches and stores that run at a time; others wait their turn."""
+
+NOTHING_S: Final = 5.0
+"""A search that has brought nothing by now finds nothing, though libtorrent waits for dead nodes: 15 s."""
+
+MORE_S: Final = 1.0
+"""After a value, a newer one is waited for this long: what is there already is worth more."""
+
+PUT_DEADLINE_S: Final = 60.0
+"""libtorrent waits for dead nodes, 15 s at most, in the search for the closest and in storing."""
+
+FORGOTTEN_S: Final = 60.0
+"""A search that nobody waits for is over by then, whatever libtorrent says."""
+
+KNOW_S: Final = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
+"""Pauses between two looks at the routing table; the last one repeats."""
+
+MAX_NODES: Final = 200
+FEW_NODES: Final = 4
+MAX_ALERTS: Final = 2000
+_MAX_DESCRIPTORS: Final = 1024
+_CLAMP_LOW, _CLAMP_CLEAR, _CLAMP_SET = 248, 63, 64
+
+_QUIET: Final[Mapping[str, object]] = {
+    "enable_dht": True,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "enable_incoming_tcp": False,
+    "enable_outgoing_tcp": False,
+    "enable_incoming_utp": False,
+    "enable_outgoing_utp": False,
+    "user_agent": "",
+    "peer_fingerprint": "",
+    "handshake_client_version": "",
+    "announce_to_all_trackers": False,
+    "aio_threads": 1,
+    "hashing_threads": 0,
+    "alert_queue_size": MAX_ALERTS,
+}
+_OPEN_TO_ANY_ADDRESS: Final[Mapping[str, object]] = {
+    "dht_restrict_routing_ips": False,
+    "dht_restrict_search_ips": False,
+    "dht_prefer_verified_node_ids": False,
+    "dht_enforce_node_id": False,
+    "dht_ignore_dark_internet": False,
+    "dht_block_ratelimit": 1_000_000,  # messages per second and address: all of them have the same
+    "dht_upload_rate_limit": 10_000_000,
+}
+
+
+@dataclass
+class _Get:
+    """A search under way."""
+
+    began: float
+    values: "asyncio.Queue[bytes | None]" = field(default_factory=asyncio.Queue)
+    """None is the end."""
+
+
+_Item = tuple[bytes, bytes]
+
+
+class MainlineSession:
+    """Gets and puts mutable items (BEP 44). Made by :meth:`open`."""
+
+    def __init__(self, libtorrent: Any, session: Any) -> None:
+        self._lt, self._session = libtorrent, session
+        self._loop = asyncio.get_running_loop()
+        self._gets: dict[_Item, deque[_Get]] = {}
+        self._puts: dict[_Item, deque[asyncio.Future[int]]] = {}
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
+        self._listening: tuple[str, ...] = ()
+        self.refused = ""
+        """Why libtorrent does not listen, where it does not."""
+        self.nodes: list[Endpoint] = []
+        """Of the routing table, as of the last look."""
+        self.has_nodes = asyncio.Event()
+        """Set once there were FEW_NODES."""
+        self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._loop.add_reader(self._wake, self._read_alerts)
+        session.set_alert_fd(self._woken)
+        self._knowing = asyncio.create_task(self._keep_knowing(), name="mainline nodes")
+
+    @classmethod
+    async def open(
+        cls,
+        listen: Sequence[str],
+        routers: Iterable[Endpoint],
+        nodes: Iterable[Endpoint] = (),
+        *,
+        read_only: bool = True,
+        restricted: bool = True,
+    ) -> "MainlineSession":
+        """Listen on a free UDP port of each address of ``listen``, ask ``routers`` and ``nodes`` for others.
+
+        ``routers`` never become part of the routing table, ``nodes`` do. ``read_only``: use the DHT without
+        serving it (BEP 43). ``restricted`` False: several nodes may have one address, for a private DHT.
+        Raises SystemRefusedError where libtorrent is missing, or refuses.
+        """
+        libtorrent = load()
+        settings = _settings(libtorrent, listen, routers, read_only=read_only, restricted=restricted)
+        try:
+            session = await asyncio.to_thread(libtorrent.session, settings)
+        except RuntimeError as error:
+            raise SystemRefusedError(f"mainline: libtorrent does not start ({error})") from error
+        opened = cls(libtorrent, session)
+        opened._listening = tuple(listen)
+        for node in nodes:
+            session.add_dht_node((node.host, node.port))
+        return opened
+
+    def listen(self, addresses: Sequence[str]) -> None:
+        """Be at these addresses from now on: the machine has moved."""
+        if tuple(addresses) != self._listening:
+            self._listening = tuple(addresses)
+            self.refused = ""
+            self._session.apply_settings({"listen_interfaces": _interfaces(addresses)})
+
+    @property
+    def port(self) -> int:
+        """The UDP port that it listens on; 0 while it does not."""
+        return int(self._session.listen_port())
+
+    async def get(self, public_key: bytes, salt: bytes) -> AsyncGenerator[bytes, None]:
+        """Values as storing nodes answer, checked against ``public_key``; a newer one comes later. Ends when
+        the closest nodes have answered, MORE_S after a value, or NOTHING_S without any."""
+        item = (public_key, salt)
+        async with self._turns:
+            under_way = self._gets.setdefault(item, deque())
+            while under_way and time.monotonic() - under_way[0].began > FORGOTTEN_S:
+                under_way.popleft()
+            search = _Get(time.monotonic())
+            under_way.append(search)
+            self._session.dht_get_mutable_item(public_key, salt)
+            patience_s = NOTHING_S
+            with contextlib.suppress(TimeoutError):
+                while (value := await asyncio.wait_for(search.values.get(), patience_s)) is not None:
+                    patience_s = MORE_S
+                    yield value
+
+    async def put(self, signing_key: SigningKey, salt: bytes, value: bytes) -> int:
+        """Store ``value`` in place of what is there; returns how many nodes took it. Raises ValueError for
+        more than MAX_VALUE octets."""
+        if len(value) > MAX_VALUE:
+            raise ValueError(f"a value has at most {MAX_VALUE} octets, not {len(value)}")
+        public_key = bytes(signing_key.verify_key)
+        item = (public_key, salt)
+        done: asyncio.Future[int] = self._loop.create_future()
+        async with self._turns:
+            self._puts.setdefault(item, deque()).append(done)
+            self._session.dht_put_mutable_item(_expanded(signing_key), public_key, value, salt)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PUT_DEADLINE_S):
+                    return await done
+        return 0
+
+    async def close(self) -> None:
+        """End libtorrent and its threads."""
+        self._knowing.cancel()
+        await asyncio.gather(self._knowing, return_exceptions=True)
+        self._loop.remove_reader(self._wake)
+        session, self._session = self._session, None
+        await asyncio.to_thread(_end, session)
+        del session
+        os.close(self._wake)
+        os.close(self._woken)
+        for searches in self._gets.values():
+            for search in searches:
+                search.values.put_nowait(None)
+        for stores in self._puts.values():
+            for done in stores:
+                done.cancel()
+
+    # What libtorrent says
+
+    def _read_alerts(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 64)
+        lt = self._lt
+        for alert in self._session.pop_alerts():  # their fields are gone at the next pop
+            if isinstance(alert, lt.dht_mutable_item_alert):
+                self._found((bytes(alert.key), bytes(alert.salt)), _value(alert), final=alert.authoritative)
+            elif isinstance(alert, lt.dht_put_alert):
+                self._stored((bytes(alert.public_key), bytes(alert.salt)), alert.num_success)
+            elif isinstance(alert, lt.listen_succeeded_alert):
+                self._end_tcp_listeners()
+            elif isinstance(alert, lt.listen_failed_alert) and "sock_accept" not in alert.message():
+                self.refused = alert.message()
+                log.warning("mainline: %s", self.refused)
+
+    def _found(self, item: _Item, value: bytes | None, *, final: bool) -> None:
+        searches = self._gets.get(item)
+        if not searches:
+            return
+        if value is not None:
+            for search in searches:
+                search.values.put_nowait(value)
+        if final:  # searches for one item begin and end in the same order, or it does no harm
+            searches.popleft().values.put_nowait(None)
+            if not searches:
+                del self._gets[item]
+
+    def _stored(self, item: _Item, count: int) -> None:
+        stores = self._puts.get(item)
+        if not stores:
+            return
+        done = stores.popleft()
+        if not stores:
+            del self._puts[item]
+        if not done.done():
+            done.set_result(count)
+
+    def _end_tcp_listeners(self) -> None:
+        """libtorrent listens on TCP too, whatever it is told; nobody has any business there."""
+        port = self.port
+        for descriptor in range(3, _MAX_DESCRIPTORS):
+            try:
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    _end_tcp_listener(descriptor, port)
+            except OSError:
+                continue
+
+    async def _keep_knowing(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(KNOW_S[min(number, len(KNOW_S) - 1)])
+            number += 1
+            state = await asyncio.to_thread(self._dht_state)
+            self.nodes = _endpoints(state)[:MAX_NODES]
+            if len(self.nodes) >= FEW_NODES:
+                self.has_nodes.set()
+
+    def _dht_state(self) -> dict[bytes, Any]:
+        parameters = self._session.session_state(self._lt.save_state_flags_t.save_dht_state)
+        state = self._lt.bdecode(bytes(self._lt.write_session_params_buf(parameters)))
+        found = state.get(b"dht state", {}) if isinstance(state, dict) else {}
+        return found if isinstance(found, dict) else {}
+
+
+def load() -> Any:
+    """The module libtorrent. Raises SystemRefusedError that says how to get it."""
+    try:
+        return importlib.import_module("libtorrent")
+    except ImportError as error:
+        raise SystemRefusedError(
+            f"mainline needs libtorrent, which cannot be loaded ({error}): pip install 'dhtvpn[mainline]'; "
+            "there are wheels for CPython 3.11 to 3.13 on x86-64, and for few others"
+        ) from error
+
+
+def _settings(
+    libtorrent: Any, listen: Sequence[str], routers: Iterable[Endpoint], *, read_only: bool, restricted: bool
+) -> dict[str, object]:
+    categories = libtorrent.alert.category_t
+    mask = categories.dht_notification | categories.status_notification | categories.error_notification
+    return {
+        **_QUIET,
+        **({} if restricted else _OPEN_TO_ANY_ADDRESS),
+        "dht_read_only": read_only,
+        "dht_bootstrap_nodes": ",".join(str(router) for router in routers),  # never empty by default
+        "listen_interfaces": _interfaces(listen),
+        "alert_mask": int(mask),
+    }
+
+
+def _interfaces(addresses: Sequence[str]) -> str:
+    return ",".join(str(Endpoint(address, 0)) for address in addresses)
+
+
+def _expanded(signing_key: SigningKey) -> bytes:
+    """The private key as BEP 44's reference code takes it: SHA-512 of the seed, clamped (RFC 8032, 5.1.5)."""
+    digest = bytearray(hashlib.sha512(bytes(signing_key)).digest())
+    digest[0] &= _CLAMP_LOW
+    digest[31] = digest[31] & _CLAMP_CLEAR | _CLAMP_SET
+    return bytes(digest)
+
+
+def _value(alert: Any) -> bytes | None:
+    """None for an item that is absent, or is no octet string."""
+    try:
+        item = alert.item
+    except (MemoryError, RuntimeError, UnicodeError, ValueError, TypeError):
+        return None
+    return item if isinstance(item, bytes) and 0 < len(item) <= MAX_VALUE else None
+
+
+def _endpoints(state: Mapping[bytes, Any]) -> list[Endpoint]:
+    """The nodes of a saved routing table: compact addresses, 6 or 18 octets each."""
+    found: list[Endpoint] = []
+    for name, size in ((b"nodes", 6), (b"nodes6", 18)):
+        nodes = state.get(name, [])
+        for compact in nodes if isinstance(nodes, list) else []:
+            if isinstance(compact, bytes) and len(compact) == size and compact[-2:] != b"\0\0":
+                found.append(Endpoint.unpack(compact))
+    return found
+
+
+def _end_tcp_listener(descriptor: int, port: int) -> None:
+    """Raises OSError for what is no socket with these options."""
+    sock = socket.socket(fileno=os.dup(descriptor))
+    with sock:
+        internet = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+        listens = internet and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listens and sock.getsockname()[1] == port:
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def _end(session: Any) -> None:
+    """The destructor waits for libtorrent's threads."""
+    with contextlib.suppress(RuntimeError):
+        session.pause()
+    del session
