@@ -111,6 +111,7 @@ class MainlineSession:
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._loop.add_reader(self._wake, self._read_alerts)
         session.set_alert_fd(self._woken)
+        self._loop.call_soon(self._read_alerts)  # it writes for the first alert in the queue only
         self._knowing = asyncio.create_task(self._keep_knowing(), name="mainline nodes")
 
     @classmethod
@@ -130,9 +131,9 @@ class MainlineSession:
         Raises SystemRefusedError where libtorrent is missing, or refuses.
         """
         libtorrent = load()
-        settings = _settings(libtorrent, listen, routers, read_only=read_only, restricted=restricted)
+        chosen = settings(libtorrent, listen, routers, read_only=read_only, restricted=restricted)
         try:
-            session = await asyncio.to_thread(libtorrent.session, settings)
+            session = await asyncio.to_thread(libtorrent.session, chosen)
         except RuntimeError as error:
             raise SystemRefusedError(f"mainline: libtorrent does not start ({error})") from error
         opened = cls(libtorrent, session)
@@ -191,9 +192,9 @@ class MainlineSession:
         self._knowing.cancel()
         await asyncio.gather(self._knowing, return_exceptions=True)
         self._loop.remove_reader(self._wake)
-        session, self._session = self._session, None
-        await asyncio.to_thread(_end, session)
-        del session
+        self._session.set_alert_notify(_nothing)  # the pipe's number may be another file's soon
+        sessions, self._session = [self._session], None
+        await asyncio.to_thread(_end, sessions)
         os.close(self._wake)
         os.close(self._woken)
         for searches in self._gets.values():
@@ -206,6 +207,8 @@ class MainlineSession:
     # What libtorrent says
 
     def _read_alerts(self) -> None:
+        if self._session is None:
+            return
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 64)
         lt = self._lt
@@ -280,7 +283,7 @@ def load() -> Any:
         ) from error
 
 
-def _settings(
+def settings(
     libtorrent: Any, listen: Sequence[str], routers: Iterable[Endpoint], *, read_only: bool, restricted: bool
 ) -> dict[str, object]:
     categories = libtorrent.alert.category_t
@@ -337,8 +340,10 @@ def _end_tcp_listener(descriptor: int, port: int) -> None:
             sock.shutdown(socket.SHUT_RDWR)
 
 
-def _end(session: Any) -> None:
+def _end(sessions: list[Any]) -> None:
     """The destructor waits for libtorrent's threads."""
-    with contextlib.suppress(RuntimeError):
-        session.pause()
-    del session
+    sessions.clear()
+
+
+def _nothing() -> None:
+    """What libtorrent calls once nobody reads its alerts."""
