@@ -1,5 +1,6 @@
 """A private DHT of libtorrent sessions on loopback: nobody else is ever contacted."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -34,7 +35,8 @@ class PrivateMainline:
         """One of them, in our hands until it is closed: it lives on, so that no test meets dead nodes."""
         self._taken = (self._taken + 1) % len(self._sessions)
         opened = MainlineSession(mainline_session.load(), self._sessions[self._taken])
-        await opened.has_nodes.wait()
+        async with asyncio.timeout(READY_S):
+            await opened.has_nodes.wait()
         return opened
 
     def close(self) -> None:

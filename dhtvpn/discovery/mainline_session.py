@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nacl.signing import SigningKey
 
+from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.errors import SystemRefusedError
+from dhtvpn.errors import DecodeError, SystemRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,11 @@ NOTHING_S: Final = 5.0
 MORE_S: Final = 1.0
 """After a value, a newer one is waited for this long: what is there already is worth more."""
 
-PUT_DEADLINE_S: Final = 60.0
+PUT_DEADLINE_S: Final = 40.0
 """libtorrent waits for dead nodes, 15 s at most, in the search for the closest and in storing."""
 
 FORGOTTEN_S: Final = 60.0
-"""A search that nobody waits for is over by then, whatever libtorrent says."""
+"""What was begun this long ago is over, whatever libtorrent says, and takes no answer from what follows."""
 
 KNOW_S: Final = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
 """Pauses between two looks at the routing table; the last one repeats."""
@@ -49,6 +50,10 @@ KNOW_S: Final = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
 MAX_NODES: Final = 200
 FEW_NODES: Final = 4
 MAX_ALERTS: Final = 2000
+NO_DESCRIPTOR: Final = -1
+"""Writing there fails and does nothing. A Python function as the notice would be called by libtorrent's
+thread under its lock, and would wait for the interpreter's, which a caller of libtorrent may hold."""
+
 _MAX_DESCRIPTORS: Final = 1024
 _CLAMP_LOW, _CLAMP_CLEAR, _CLAMP_SET = 248, 63, 64
 
@@ -89,17 +94,31 @@ class _Get:
     """None is the end."""
 
 
+@dataclass
+class _Put:
+    """A value being stored."""
+
+    began: float
+    stored: "asyncio.Future[int]"
+
+
 _Item = tuple[bytes, bytes]
+_Operation = TypeVar("_Operation", _Get, _Put)
 
 
 class MainlineSession:
-    """Gets and puts mutable items (BEP 44). Made by :meth:`open`."""
+    """Gets and puts mutable items (BEP 44). Made by :meth:`open`.
 
-    def __init__(self, libtorrent: Any, session: Any) -> None:
+    libtorrent answers by item, in the order in which it was asked; so every operation stays in its item's
+    queue until its answer comes, though nobody waits for it any more.
+    """
+
+    def __init__(self, libtorrent: Any, session: Any, drops: Drops | None = None) -> None:
         self._lt, self._session = libtorrent, session
+        self._drops = drops or Drops()
         self._loop = asyncio.get_running_loop()
         self._gets: dict[_Item, deque[_Get]] = {}
-        self._puts: dict[_Item, deque[asyncio.Future[int]]] = {}
+        self._puts: dict[_Item, deque[_Put]] = {}
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._listening: tuple[str, ...] = ()
         self.refused = ""
@@ -123,6 +142,7 @@ class MainlineSession:
         *,
         read_only: bool = True,
         restricted: bool = True,
+        drops: Drops | None = None,
     ) -> "MainlineSession":
         """Listen on a free UDP port of each address of ``listen``, ask ``routers`` and ``nodes`` for others.
 
@@ -136,7 +156,7 @@ class MainlineSession:
             session = await asyncio.to_thread(libtorrent.session, chosen)
         except RuntimeError as error:
             raise SystemRefusedError(f"mainline: libtorrent does not start ({error})") from error
-        opened = cls(libtorrent, session)
+        opened = cls(libtorrent, session, drops)
         opened._listening = tuple(listen)
         for node in nodes:
             session.add_dht_node((node.host, node.port))
@@ -157,34 +177,31 @@ class MainlineSession:
     async def get(self, public_key: bytes, salt: bytes) -> AsyncGenerator[bytes, None]:
         """Values as storing nodes answer, checked against ``public_key``; a newer one comes later. Ends when
         the closest nodes have answered, MORE_S after a value, or NOTHING_S without any."""
-        item = (public_key, salt)
         async with self._turns:
-            under_way = self._gets.setdefault(item, deque())
-            while under_way and time.monotonic() - under_way[0].began > FORGOTTEN_S:
-                under_way.popleft()
+            if self._session is None:
+                return
             search = _Get(time.monotonic())
-            under_way.append(search)
+            _enqueue(self._gets, (public_key, salt), search)
             self._session.dht_get_mutable_item(public_key, salt)
-            patience_s = NOTHING_S
-            with contextlib.suppress(TimeoutError):
-                while (value := await asyncio.wait_for(search.values.get(), patience_s)) is not None:
-                    patience_s = MORE_S
-                    yield value
+            value = await _next(search, NOTHING_S)
+            while value is not None:
+                yield value
+                value = await _next(search, MORE_S)
 
     async def put(self, signing_key: SigningKey, salt: bytes, value: bytes) -> int:
-        """Store ``value`` in place of what is there; returns how many nodes took it. Raises ValueError for
-        more than MAX_VALUE octets."""
+        """Store ``value`` in place of what is there; returns how many nodes took it, 0 after PUT_DEADLINE_S.
+        Raises ValueError for more than MAX_VALUE octets."""
         if len(value) > MAX_VALUE:
             raise ValueError(f"a value has at most {MAX_VALUE} octets, not {len(value)}")
         public_key = bytes(signing_key.verify_key)
-        item = (public_key, salt)
-        done: asyncio.Future[int] = self._loop.create_future()
-        async with self._turns:
-            self._puts.setdefault(item, deque()).append(done)
-            self._session.dht_put_mutable_item(_expanded(signing_key), public_key, value, salt)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PUT_DEADLINE_S):
-                    return await done
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PUT_DEADLINE_S), self._turns:
+                if self._session is None:
+                    return 0
+                storing = _Put(time.monotonic(), self._loop.create_future())
+                _enqueue(self._puts, (public_key, salt), storing)
+                self._session.dht_put_mutable_item(_expanded(signing_key), public_key, value, salt)
+                return await storing.stored
         return 0
 
     async def close(self) -> None:
@@ -192,17 +209,12 @@ class MainlineSession:
         self._knowing.cancel()
         await asyncio.gather(self._knowing, return_exceptions=True)
         self._loop.remove_reader(self._wake)
-        self._session.set_alert_notify(_nothing)  # the pipe's number may be another file's soon
+        self._session.set_alert_fd(NO_DESCRIPTOR)  # the pipe's number may be another file's soon
         sessions, self._session = [self._session], None
+        self._give_up()
         await asyncio.to_thread(_end, sessions)
         os.close(self._wake)
         os.close(self._woken)
-        for searches in self._gets.values():
-            for search in searches:
-                search.values.put_nowait(None)
-        for stores in self._puts.values():
-            for done in stores:
-                done.cancel()
 
     # What libtorrent says
 
@@ -211,9 +223,11 @@ class MainlineSession:
             return
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 64)
-        lt = self._lt
+        lt, overflowed = self._lt, False
         for alert in self._session.pop_alerts():  # their fields are gone at the next pop
-            if isinstance(alert, lt.dht_mutable_item_alert):
+            if isinstance(alert, lt.alerts_dropped_alert):
+                overflowed = True
+            elif isinstance(alert, lt.dht_mutable_item_alert):
                 self._found((bytes(alert.key), bytes(alert.salt)), _value(alert), final=alert.authoritative)
             elif isinstance(alert, lt.dht_put_alert):
                 self._stored((bytes(alert.public_key), bytes(alert.salt)), alert.num_success)
@@ -222,6 +236,22 @@ class MainlineSession:
             elif isinstance(alert, lt.listen_failed_alert) and "sock_accept" not in alert.message():
                 self.refused = alert.message()
                 log.warning("mainline: %s", self.refused)
+        if overflowed:
+            self._drops.count("mainline", "alerts")
+            log.warning("mainline: libtorrent had more to say than it could queue; all searches end")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End every operation as if nothing had been found or stored: their answers may be lost."""
+        gets, self._gets = self._gets, {}
+        puts, self._puts = self._puts, {}
+        for searches in gets.values():
+            for search in searches:
+                search.values.put_nowait(None)
+        for stores in puts.values():
+            for storing in stores:
+                if not storing.stored.done():
+                    storing.stored.set_result(0)
 
     def _found(self, item: _Item, value: bytes | None, *, final: bool) -> None:
         searches = self._gets.get(item)
@@ -239,11 +269,11 @@ class MainlineSession:
         stores = self._puts.get(item)
         if not stores:
             return
-        done = stores.popleft()
+        stored = stores.popleft().stored
         if not stores:
             del self._puts[item]
-        if not done.done():
-            done.set_result(count)
+        if not stored.done():
+            stored.set_result(count)
 
     def _end_tcp_listeners(self) -> None:
         """libtorrent listens on TCP too, whatever it is told; nobody has any business there."""
@@ -298,6 +328,23 @@ def settings(
     }
 
 
+def _enqueue(queues: dict[_Item, deque[_Operation]], item: _Item, operation: _Operation) -> None:
+    """``operation`` gets its answer after those of ``item`` that began before, but for the forgotten ones."""
+    queue = queues.setdefault(item, deque())
+    while queue and operation.began - queue[0].began > FORGOTTEN_S:
+        queue.popleft()
+    queue.append(operation)
+
+
+async def _next(search: _Get, patience_s: float) -> bytes | None:
+    """None at the end, and when nothing comes. (wait_for of Python 3.11 may swallow a cancellation.)"""
+    try:
+        async with asyncio.timeout(patience_s):
+            return await search.values.get()
+    except TimeoutError:
+        return None
+
+
 def _interfaces(addresses: Sequence[str]) -> str:
     return ",".join(str(Endpoint(address, 0)) for address in addresses)
 
@@ -326,7 +373,8 @@ def _endpoints(state: Mapping[bytes, Any]) -> list[Endpoint]:
         nodes = state.get(name, [])
         for compact in nodes if isinstance(nodes, list) else []:
             if isinstance(compact, bytes) and len(compact) == size and compact[-2:] != b"\0\0":
-                found.append(Endpoint.unpack(compact))
+                with contextlib.suppress(DecodeError):
+                    found.append(Endpoint.unpack(compact))
     return found
 
 
@@ -343,7 +391,3 @@ def _end_tcp_listener(descriptor: int, port: int) -> None:
 def _end(sessions: list[Any]) -> None:
     """The destructor waits for libtorrent's threads."""
     sessions.clear()
-
-
-def _nothing() -> None:
-    """What libtorrent calls once nobody reads its alerts."""
