@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from dhtvpn.discovery import mainline_session
+from dhtvpn.discovery import libtorrent_session
 from dhtvpn.discovery.mainline_session import MainlineSession
 from dhtvpn.endpoint import Endpoint
 
@@ -19,8 +19,8 @@ class PrivateMainline:
     """``SIZE`` nodes that know each other. ``close`` ends them."""
 
     def __init__(self, size: int = SIZE) -> None:
-        libtorrent = mainline_session.load()
-        settings = mainline_session.settings(libtorrent, [LOOPBACK], (), read_only=False, restricted=False)
+        libtorrent = libtorrent_session.load()
+        settings = libtorrent_session.settings(libtorrent, [LOOPBACK], (), read_only=False, restricted=False)
         self._sessions: list[Any] = [libtorrent.session(settings) for _ in range(size)]
         until = time.monotonic() + READY_S
         while not all(session.listen_port() for session in self._sessions):
@@ -34,7 +34,7 @@ class PrivateMainline:
     async def member(self) -> MainlineSession:
         """One of them, in our hands until it is closed: it lives on, so that no test meets dead nodes."""
         self._taken = (self._taken + 1) % len(self._sessions)
-        opened = MainlineSession(mainline_session.load(), self._sessions[self._taken])
+        opened = MainlineSession(libtorrent_session.load(), self._sessions[self._taken])
         async with asyncio.timeout(READY_S):
             await opened.has_nodes.wait()
         return opened

@@ -40,8 +40,15 @@ from dhtvpn.records.topic import Topic
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = (2.0, 5.0, 10.0, 20.0)
-"""Pauses between two looks of a watch; the last one repeats. A change begins anew: changes come together."""
+POLL_S: Final = (2.0, 5.0, 10.0, *(20.0,) * 15, 60.0)
+"""Pauses between two looks of a watch; the last one repeats. A change begins anew: changes come together.
+Each is varied by a quarter either way, so that members who began together do not go on asking together."""
+
+RELAXED_S: Final = 300.0
+"""The pause in place of those of a minute and of 20 s, from RELAXED_AFTER looks without a change on, where
+another source tells of changes."""
+
+RELAXED_AFTER: Final = 6
 
 KEEP_S: Final = (3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """After a publication a writer looks at these intervals whether its entry has been overwritten. Each is
@@ -88,13 +95,15 @@ class MainlineDirectory:
         unix_time: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
         poll_s: Sequence[float] = POLL_S,
+        relaxed: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``relaxed``: whether another source is expected to tell of changes sooner."""
         self.condition = condition
         self._items, self._topic_of = items, topic_of
         self._on_close = on_close
         self._inspect, self._drops = inspect, drops or Drops()
         self._unix_time, self._random_bytes = unix_time, random_bytes
-        self._poll_s = poll_s
+        self._poll_s, self._relaxed = poll_s, relaxed
         self._tasks = OwnedTasks()
         self._keepers: OrderedDict[tuple[bytes, bytes], asyncio.Task[None]] = OrderedDict()
         self._known: OrderedDict[tuple[bytes, int], Entries] = OrderedDict()
@@ -240,10 +249,18 @@ class MainlineDirectory:
                 if newest.offer(value, self._unix_time()):
                     arrived.set()
 
+    def pause_s(self, unchanged: int) -> float:
+        """How long a watch waits that has looked ``unchanged`` times since the last change."""
+        if unchanged >= RELAXED_AFTER and self._relaxed():
+            pause_s = RELAXED_S
+        else:
+            pause_s = self._poll_s[min(unchanged, len(self._poll_s) - 1)]
+        return pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+
     @property
-    def poll_s(self) -> Sequence[float]:
-        """Pauses of a watch; the last one repeats."""
-        return self._poll_s
+    def retry_s(self) -> float:
+        """After which a slot that is listed but absent is tried again, the first time."""
+        return self._poll_s[0]
 
 
 class _Reading:
@@ -278,7 +295,6 @@ class _Reading:
 
     async def keep_looking(self) -> None:
         """Until cancelled."""
-        pauses = self._directory.poll_s
         unchanged = 0
         while True:
             if len(self._failures) > MAX_FAILURES:  # somebody lists what is not there
@@ -286,7 +302,7 @@ class _Reading:
             before = self._held()
             await self.look()
             unchanged = unchanged + 1 if self._held() == before else 0
-            await asyncio.sleep(pauses[min(unchanged, len(pauses) - 1)])
+            await asyncio.sleep(self._directory.pause_s(unchanged))
 
     async def _fetch(self, prefix: bytes, sequence: int) -> None:
         try:
@@ -297,7 +313,7 @@ class _Reading:
             self._failures.pop(prefix, None)
             return
         failures = self._failures[prefix] = min(self._failures.get(prefix, 0) + 1, 16)
-        pause_s = min(self._directory.poll_s[0] * 2 ** (failures - 1), RETRY_MOST_S)
+        pause_s = min(self._directory.retry_s * 2 ** (failures - 1), RETRY_MOST_S)
         self._try_at[prefix] = asyncio.get_running_loop().time() + pause_s
 
     def _may_fetch(self, prefix: bytes) -> bool:

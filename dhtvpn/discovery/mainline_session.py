@@ -1,4 +1,4 @@
-"""libtorrent's DHT node, and nothing else of it: no torrent is ever made. The only file that imports it.
+"""A session of libtorrent in our event loop: mutable items of the BitTorrent DHT are got and put (BEP 44).
 
 libtorrent has its own threads and UDP sockets. What it has to say it leaves in a queue and writes an octet
 to a pipe, which wakes our event loop.
@@ -7,11 +7,8 @@ to a pipe, which wakes our event loop.
 import asyncio
 import contextlib
 import hashlib
-import importlib
 import logging
 import os
-import socket
-import stat
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -20,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from nacl.signing import SigningKey
 
+from dhtvpn.discovery.libtorrent_session import end_tcp_listeners, interfaces, load, settings
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, SystemRefusedError
@@ -49,40 +47,11 @@ KNOW_S: Final = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
 
 MAX_NODES: Final = 200
 FEW_NODES: Final = 4
-MAX_ALERTS: Final = 2000
 NO_DESCRIPTOR: Final = -1
 """Writing there fails and does nothing. A Python function as the notice would be called by libtorrent's
 thread under its lock, and would wait for the interpreter's, which a caller of libtorrent may hold."""
 
-_MAX_DESCRIPTORS: Final = 1024
 _CLAMP_LOW, _CLAMP_CLEAR, _CLAMP_SET = 248, 63, 64
-
-_QUIET: Final[Mapping[str, object]] = {
-    "enable_dht": True,
-    "enable_lsd": False,
-    "enable_upnp": False,
-    "enable_natpmp": False,
-    "enable_incoming_tcp": False,
-    "enable_outgoing_tcp": False,
-    "enable_incoming_utp": False,
-    "enable_outgoing_utp": False,
-    "user_agent": "",
-    "peer_fingerprint": "",
-    "handshake_client_version": "",
-    "announce_to_all_trackers": False,
-    "aio_threads": 1,
-    "hashing_threads": 0,
-    "alert_queue_size": MAX_ALERTS,
-}
-_OPEN_TO_ANY_ADDRESS: Final[Mapping[str, object]] = {
-    "dht_restrict_routing_ips": False,
-    "dht_restrict_search_ips": False,
-    "dht_prefer_verified_node_ids": False,
-    "dht_enforce_node_id": False,
-    "dht_ignore_dark_internet": False,
-    "dht_block_ratelimit": 1_000_000,  # messages per second and address: all of them have the same
-    "dht_upload_rate_limit": 10_000_000,
-}
 
 
 @dataclass
@@ -167,7 +136,7 @@ class MainlineSession:
         if tuple(addresses) != self._listening:
             self._listening = tuple(addresses)
             self.refused = ""
-            self._session.apply_settings({"listen_interfaces": _interfaces(addresses)})
+            self._session.apply_settings({"listen_interfaces": interfaces(addresses)})
 
     @property
     def port(self) -> int:
@@ -231,8 +200,10 @@ class MainlineSession:
                 self._found((bytes(alert.key), bytes(alert.salt)), _value(alert), final=alert.authoritative)
             elif isinstance(alert, lt.dht_put_alert):
                 self._stored((bytes(alert.public_key), bytes(alert.salt)), alert.num_success)
+            elif isinstance(alert, lt.external_ip_alert):
+                self._avoid(str(alert.external_address))
             elif isinstance(alert, lt.listen_succeeded_alert):
-                self._end_tcp_listeners()
+                end_tcp_listeners(self.port)
             elif isinstance(alert, lt.listen_failed_alert) and "sock_accept" not in alert.message():
                 self.refused = alert.message()
                 log.warning("mainline: %s", self.refused)
@@ -240,6 +211,14 @@ class MainlineSession:
             self._drops.count("mainline", "alerts")
             log.warning("mainline: libtorrent had more to say than it could queue; all searches end")
             self._give_up()
+
+    def _avoid(self, own_address: str) -> None:
+        """Ask nobody at our own public address. libtorrent's stores do not say that we are read-only, as its
+        searches do (BEP 43): storing nodes take us for one of them, and a search that is handed our own
+        address would wait 15 s for it."""
+        addresses = self._lt.ip_filter()
+        addresses.add_rule(own_address, own_address, 1)
+        self._session.set_ip_filter(addresses)
 
     def _give_up(self) -> None:
         """End every operation as if nothing had been found or stored: their answers may be lost."""
@@ -275,16 +254,6 @@ class MainlineSession:
         if not stored.done():
             stored.set_result(count)
 
-    def _end_tcp_listeners(self) -> None:
-        """libtorrent listens on TCP too, whatever it is told; nobody has any business there."""
-        port = self.port
-        for descriptor in range(3, _MAX_DESCRIPTORS):
-            try:
-                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                    _end_tcp_listener(descriptor, port)
-            except OSError:
-                continue
-
     async def _keep_knowing(self) -> None:
         number = 0
         while True:
@@ -302,32 +271,6 @@ class MainlineSession:
         return found if isinstance(found, dict) else {}
 
 
-def load() -> Any:
-    """The module libtorrent. Raises SystemRefusedError that says how to get it."""
-    try:
-        return importlib.import_module("libtorrent")
-    except ImportError as error:
-        raise SystemRefusedError(
-            f"mainline needs libtorrent, which cannot be loaded ({error}): pip install 'dhtvpn[mainline]'; "
-            "there are wheels for CPython 3.11 to 3.13 on x86-64, and for few others"
-        ) from error
-
-
-def settings(
-    libtorrent: Any, listen: Sequence[str], routers: Iterable[Endpoint], *, read_only: bool, restricted: bool
-) -> dict[str, object]:
-    categories = libtorrent.alert.category_t
-    mask = categories.dht_notification | categories.status_notification | categories.error_notification
-    return {
-        **_QUIET,
-        **({} if restricted else _OPEN_TO_ANY_ADDRESS),
-        "dht_read_only": read_only,
-        "dht_bootstrap_nodes": ",".join(str(router) for router in routers),  # never empty by default
-        "listen_interfaces": _interfaces(listen),
-        "alert_mask": int(mask),
-    }
-
-
 def _enqueue(queues: dict[_Item, deque[_Operation]], item: _Item, operation: _Operation) -> None:
     """``operation`` gets its answer after those of ``item`` that began before, but for the forgotten ones."""
     queue = queues.setdefault(item, deque())
@@ -343,10 +286,6 @@ async def _next(search: _Get, patience_s: float) -> bytes | None:
             return await search.values.get()
     except TimeoutError:
         return None
-
-
-def _interfaces(addresses: Sequence[str]) -> str:
-    return ",".join(str(Endpoint(address, 0)) for address in addresses)
 
 
 def _expanded(signing_key: SigningKey) -> bytes:
@@ -376,16 +315,6 @@ def _endpoints(state: Mapping[bytes, Any]) -> list[Endpoint]:
                 with contextlib.suppress(DecodeError):
                     found.append(Endpoint.unpack(compact))
     return found
-
-
-def _end_tcp_listener(descriptor: int, port: int) -> None:
-    """Raises OSError for what is no socket with these options."""
-    sock = socket.socket(fileno=os.dup(descriptor))
-    with sock:
-        internet = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-        listens = internet and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if listens and sock.getsockname()[1] == port:
-            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _end(sessions: list[Any]) -> None:

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -30,10 +30,10 @@ from dhtvpn.records.topics import NetworkTopics
 log = logging.getLogger(__name__)
 
 PUBLIC_ROUTERS: Final = (
-    "dht.libtorrent.org:25401",
     "router.bittorrent.com:6881",
     "dht.transmissionbt.com:6881",
     "router.utorrent.com:6881",
+    "dht.libtorrent.org:25401",
 )
 """Public hosts that answer newcomers. They are asked only where the user has chosen mainline."""
 
@@ -54,8 +54,17 @@ class Mainline:
     """One node's way into mainline. :meth:`open` may fail and be called again; ``close`` of the directory
     that it returns ends everything."""
 
-    def __init__(self, config: NodeConfig, port: UdpPort, topics: NetworkTopics, drops: Drops) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        port: UdpPort,
+        topics: NetworkTopics,
+        drops: Drops,
+        relaxed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``relaxed``: see MainlineDirectory."""
         self._port, self._topics, self._drops = port, topics, drops
+        self._relaxed = relaxed
         self._names = config.mainline_routers or PUBLIC_ROUTERS
         self._remembered = RememberedContacts(config.network_directory / "mainline.json")
         self._pings = KrpcPings(port)
@@ -76,7 +85,7 @@ class Mainline:
         listen = _addresses_towards([*self._routers, *known])
         if not listen:
             raise SystemRefusedError("mainline: there is no route to any of its nodes: is there a network?")
-        session = await MainlineSession.open(listen, self._routers, known)
+        session = await MainlineSession.open(listen, self._routers, known, drops=self._drops)
         self._session = session
         self._opened.set()
         tasks = [asyncio.create_task(loop) for loop in (self._look(session), self._hold_mapping(session))]
@@ -92,6 +101,7 @@ class Mainline:
             condition=partial(_condition, session),
             on_close=(end_tasks, session.close),
             drops=self._drops,
+            relaxed=self._relaxed,
         )
 
     async def survey(self, own_addresses: Collection[str]) -> Survey:

@@ -61,7 +61,9 @@ async def open_sources(
         sources.append(kademlia_source(kademlia))
     mainline: Mainline | None = None
     if Discovery.MAINLINE in config.discovery:
-        mainline = Mainline(config, port, topics, drops)
+        mainline = Mainline(
+            config, port, topics, drops, relaxed=lambda: kademlia is not None and kademlia.size > 0
+        )
         sources.append(late_source(MAINLINE, mainline.open))
     survey = mainline.survey if mainline is not None else None
     opened = Sources(sources, dht=kademlia, hints=hints, survey=survey, drops=drops)

@@ -1,0 +1,110 @@
+"""Two members behind NATs find each other through a BitTorrent DHT, with no node of ours anywhere.
+
+That DHT is forty libtorrent nodes on a machine of the laboratory, each at an address in a /24 of its own,
+so that libtorrent's own rules against many nodes of one network are in force.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from joined import overlay, peer_of, pings, status
+from mainline_nodes import PORT
+
+from dhtvpn.lab.addressing import HOST_UPLINK
+from dhtvpn.lab.machine import Machine, read_line
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topology import PUBLIC_SEGMENT, Host, Role, Router, Topology
+
+pytestmark = pytest.mark.netns
+Lab = Callable[[Topology], Network]
+
+NODES = 40
+WITHIN_S = 30
+"""Usually four. A store waits 15 s for a node that is gone, and of forty the other member is one (see
+MainlineSession._avoid)."""
+
+ROUTER_NAME = "router.example"
+PROGRAM = Path(__file__).with_name("mainline_nodes.py")
+
+TOPOLOGY = Topology(
+    "mainline",
+    "two members behind a port-restricted NAT each, and a machine that is a DHT",
+    hosts=(
+        Host("world", Role.PLAIN),
+        Host("laptop", behind="home"),
+        Host("phone", behind="carrier"),
+    ),
+    routers=(Router("home"), Router("carrier")),
+)
+
+
+@pytest.fixture
+def world(lab: Lab) -> Iterator[Network]:
+    """The laboratory with its DHT up; the first node's address is ADDRESSES[0]."""
+    pytest.importorskip("libtorrent")
+    network = lab(TOPOLOGY)
+    machine = network.node("world")
+    for address in ADDRESSES:
+        machine.run(["ip", "address", "add", f"{address}/32", "dev", HOST_UPLINK])
+        network.node(PUBLIC_SEGMENT).run(["ip", "route", "add", f"{address}/32", "via", str(machine.ipv4)])
+    child = machine.popen(
+        [sys.executable, str(PROGRAM), *ADDRESSES], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert read_line(child, 30.0, "the DHT").strip() == "up"
+    yield network
+    assert child.stdin is not None
+    child.stdin.close()
+    child.wait(10)
+
+
+ADDRESSES = [f"198.19.{100 + number}.7" for number in range(NODES)]
+
+
+def join(network: Network, member: str, network_id: str, *routers: str) -> None:
+    """With mainline alone. /etc/hosts is ours in a mount namespace, so that there is a name to resolve."""
+    machine = network.node(member)
+    hosts = network.entry.directory / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n{ADDRESSES[0]} {ROUTER_NAME}\n")
+    words = [word for router in routers for word in ("--mainline-router", router)]
+    command = machine.dhtvpn(
+        "join", network_id, "--name", member, "--discovery", "mainline", *words, "--detach"
+    )
+    mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    machine.run(["unshare", "--mount", "sh", "-c", mounted, "sh", *command], timeout_s=40.0)
+
+
+def source(machine: Machine) -> dict[str, object]:
+    (found,) = [part for part in status(machine)["sources"] if part["name"] == "mainline"]
+    return dict(found)
+
+
+def assert_every_thread_is_confined(machine: Machine) -> None:
+    """libtorrent's threads began after the process had given up its rights."""
+    engine = status(machine)["engine"]["pid"]
+    control = min(set(machine.processes()) - {engine})
+    threads = [path.read_text() for path in Path(f"/proc/{control}/task").glob("*/status")]
+    assert len(threads) > 1
+    own = {"CapPrm": 1 << 12, "CapEff": 1 << 12, "CapBnd": 1 << 12, "Seccomp": 2, "NoNewPrivs": 1}
+    for text in threads:
+        lines = dict(line.split(":", 1) for line in text.splitlines())
+        assert {name: int(lines[name], 16) for name in own} == own
+
+
+def test_two_members_behind_nats_find_each_other(world: Network) -> None:
+    laptop, phone = world.node("laptop"), world.node("phone")
+    network_id = world.create("laptop")
+    join(world, "laptop", network_id, f"{ROUTER_NAME}:{PORT}")
+    join(world, "phone", network_id, f"{ADDRESSES[1]}:{PORT}")
+    phone.cli("wait", "--peers", "1", "--timeout", str(WITHIN_S))
+    assert pings(phone, overlay(laptop)[0]).returncode == 0
+    assert pings(laptop, overlay(phone)[1]).returncode == 0
+    for machine, other in ((laptop, "phone"), (phone, "laptop")):
+        assert peer_of(machine, other)["found_by"] == "mainline"
+        assert source(machine)["works"] is True
+        assert status(machine)["confinement"]["file_system"] is True
+        assert status(machine)["confinement"]["system_calls"] is True
+        assert_every_thread_is_confined(machine)
+        assert not machine.run(["ss", "-Htln"]).stdout.strip(), "nothing listens for TCP"
