@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ KNOW_S: Final = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
 
 MAX_NODES: Final = 200
 FEW_NODES: Final = 4
+BLOCKED: Final = 1
 NO_DESCRIPTOR: Final = -1
 """Writing there fails and does nothing. A Python function as the notice would be called by libtorrent's
 thread under its lock, and would wait for the interpreter's, which a caller of libtorrent may hold."""
@@ -90,6 +90,7 @@ class MainlineSession:
         self._puts: dict[_Item, deque[_Put]] = {}
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._listening: tuple[str, ...] = ()
+        self._own_addresses: dict[bool, str] = {}
         self.refused = ""
         """Why libtorrent does not listen, where it does not."""
         self.nodes: list[Endpoint] = []
@@ -149,7 +150,7 @@ class MainlineSession:
         async with self._turns:
             if self._session is None:
                 return
-            search = _Get(time.monotonic())
+            search = _Get(self._loop.time())
             _enqueue(self._gets, (public_key, salt), search)
             self._session.dht_get_mutable_item(public_key, salt)
             value = await _next(search, NOTHING_S)
@@ -167,14 +168,16 @@ class MainlineSession:
             async with asyncio.timeout(PUT_DEADLINE_S), self._turns:
                 if self._session is None:
                     return 0
-                storing = _Put(time.monotonic(), self._loop.create_future())
+                storing = _Put(self._loop.time(), self._loop.create_future())
                 _enqueue(self._puts, (public_key, salt), storing)
                 self._session.dht_put_mutable_item(_expanded(signing_key), public_key, value, salt)
                 return await storing.stored
         return 0
 
     async def close(self) -> None:
-        """End libtorrent and its threads."""
+        """End libtorrent and its threads. Safe to call twice."""
+        if self._session is None:
+            return
         self._knowing.cancel()
         await asyncio.gather(self._knowing, return_exceptions=True)
         self._loop.remove_reader(self._wake)
@@ -216,8 +219,10 @@ class MainlineSession:
         """Ask nobody at our own public address. libtorrent's stores do not say that we are read-only, as its
         searches do (BEP 43): storing nodes take us for one of them, and a search that is handed our own
         address would wait 15 s for it."""
+        self._own_addresses[":" in own_address] = own_address
         addresses = self._lt.ip_filter()
-        addresses.add_rule(own_address, own_address, 1)
+        for address in self._own_addresses.values():
+            addresses.add_rule(address, address, BLOCKED)
         self._session.set_ip_filter(addresses)
 
     def _give_up(self) -> None:
