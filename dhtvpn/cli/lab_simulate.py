@@ -16,6 +16,7 @@ EXAMPLES = examples(
     "dhtvpn lab simulate                                 1,000 nodes, minutes",
     "dhtvpn lab simulate --nodes 10000 --hours 24        over 15 minutes",
     "dhtvpn lab simulate --dead 30 --hostile 20          both at once",
+    "dhtvpn lab simulate --nodes 100 --networks 100      what a node serves",
     "dhtvpn lab simulate --plot plots --json > all.json  pictures and figures",
 )
 
@@ -55,6 +56,16 @@ def simulate(
     lookups: Annotated[
         int, typer.Option("--lookups", metavar="N", min=40, help="Lookups under each condition.")
     ] = 400,
+    networks: Annotated[
+        int,
+        typer.Option(
+            "--networks",
+            metavar="N",
+            min=0,
+            max=10_000,
+            help="Let so many networks of 8 rest over the nodes: what a node stores and serves.",
+        ),
+    ] = 0,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="DIR", help="Draw PNG and SVG files there; needs matplotlib."),
@@ -76,7 +87,7 @@ def simulate(
     if plot is not None:
         plots.check_available()
     progress = progress_lines()
-    figures = run(Plan(nodes, seed, dead, hostile, hours, lookups), progress)
+    figures = run(Plan(nodes, seed, dead, hostile, hours, lookups, networks), progress)
     verdicts = judge(figures)
     if plot is not None:
         for path in plots.draw(figures, plot):

@@ -29,8 +29,10 @@ FLOOR_OVERHEAD: Final = 1100
 """Octets of memory for one that has address and prefix to itself, measured with tracemalloc
 (test_floors_cost_what_they_are_counted_as)."""
 
-FROM_DISK: Final = Holder(b"disk", b"disk")
-"""Whom floors of an earlier run are charged to: addresses are not written down."""
+DISK_BUCKETS: Final = 256
+"""Floors of an earlier run are charged to so many holders, by chance: addresses are not written down. One
+holder for all would be the heaviest, and give way to any flooder first. As it is, a flooding prefix gets no
+more than one bucket has, and whoever comes with a few of his own still finds room."""
 
 FINGERPRINT = 16
 _MAGIC: Final = b"dhtvpn floors 1\n"
@@ -84,9 +86,11 @@ class Floors:
         body = content[len(_MAGIC) :]
         if not content.startswith(_MAGIC) or len(body) % _ENTRY.size:
             raise DamagedStateError("not a list of floors")
-        for fingerprint, sequence, until in _ENTRY.iter_unpack(body):
+        salt = hashlib.blake2b(content, digest_size=16).digest()  # nobody knows all that was in the file
+        soonest_first = sorted(_ENTRY.iter_unpack(body), key=lambda entry: entry[2])
+        for fingerprint, sequence, until in soonest_first:
             if unix_time < until <= unix_time + FLOOR_S:
-                self._raise(fingerprint, Floor(sequence, until, FROM_DISK))
+                self._raise(fingerprint, Floor(sequence, until, _disk_bucket(fingerprint, salt)))
         return len(self._floors)
 
     def __len__(self) -> int:
@@ -145,6 +149,12 @@ class KeptFloors:
     def save(self, content: bytes) -> None:
         """Raises SystemRefusedError."""
         write_atomic(self._path, content)
+
+
+def _disk_bucket(fingerprint: bytes, salt: bytes) -> Holder:
+    """One of DISK_BUCKETS, which nobody can choose by choosing his slot."""
+    number = hashlib.blake2b(fingerprint, digest_size=1, key=salt).digest()
+    return Holder(b"disk" + number, b"disk" + number)  # longer than IPv4's prefixes, shorter than IPv6's
 
 
 def _fingerprint(dht_key: bytes, slot: bytes) -> bytes:

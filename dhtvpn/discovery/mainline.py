@@ -1,4 +1,4 @@
-"""The public BitTorrent DHT as a Directory (BEP 5, BEP 44; docs/adr/0015-mainline.md).
+"""The public BitTorrent DHT as a Directory (BEP 5, BEP 44; docs/adr/0010-mainline.md).
 
 Every envelope is a mutable item of its own, under the topic's public key. Which slots there are stands in
 *pages*, which every writer reads, merges and writes again: when two write at once, one entry may be lost, so

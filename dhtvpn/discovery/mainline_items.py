@@ -1,7 +1,7 @@
 """What lies in BEP 44 items of a topic: one envelope in each, and pages that list the envelopes. Pure.
 
 An item is known by the topic's public key and a *salt*; its value has at most 1,000 octets, bencoded. Salts
-come from the topic's keys, so whoever stores one item cannot name the others (docs/adr/0015-mainline.md).
+come from the topic's keys, so whoever stores one item cannot name the others (docs/adr/0010-mainline.md).
 A page is a sealed list of *entries*: the first 8 octets of a slot, and the sequence number of its envelope.
 """
 

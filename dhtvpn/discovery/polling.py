@@ -11,15 +11,13 @@ from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.queries import Queries, Topic
 from dhtvpn.discovery.reader import Reader
 from dhtvpn.discovery.tasks import OwnedTasks
+from dhtvpn.discovery.watching import NO_CONTACTS_RETRY_S
 
 ASK_S = 2.0
 """Between two questions: a member that has just stored its record is found in this time and a round trip."""
 
 ASKED = 3
 """Storing nodes that are asked: one of them is alive, honest and has the record."""
-
-NO_CONTACTS_RETRY_S = 0.5
-"""A look that found nobody is repeated this soon: bootstrapping may be under way. Costs no datagram."""
 
 LookUp = Callable[[Reader], Awaitable[list[Contact]]]
 

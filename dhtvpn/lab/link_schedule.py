@@ -32,12 +32,33 @@ class Conditions:
             raise UsageError("loss and reordering are shares between 0 and 1")
 
 
+_ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
+_ICMPV6 = 58
+_NEIGHBOUR_DISCOVERY = range(133, 138)
+"""Types of ICMPv6 messages (RFC 4861 section 4)."""
+
+
+def _is_upkeep(frame: bytes) -> bool:
+    """Whether an Ethernet frame goes to a group address (IEEE 802.3 section 3.2.3), or is of ARP or of
+    IPv6's neighbour discovery."""
+    if frame[:1] and frame[0] & 1:
+        return True
+    if frame[12:14] == _IPV6 and len(frame) > 54:
+        return frame[20] == _ICMPV6 and frame[54] in _NEIGHBOUR_DISCOVERY
+    return frame[12:14] == _ARP
+
+
 class OneWay:
-    """The frames under way in one direction. The same seed and arrivals give the same departures."""
+    """The frames under way in one direction. The same seed and arrivals give the same departures.
+
+    What a kernel sends on its own, at moments of its own (to groups, ARP, neighbour discovery), has its own
+    chances: it does not change what happens to the others.
+    """
 
     def __init__(self, conditions: Conditions, seed: int) -> None:
         self._conditions = conditions
-        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._chance = random.Random(f"{seed}")  # noqa: S311 - repeatable, not secret
+        self._chance_of_upkeep = random.Random(f"{seed} upkeep")  # noqa: S311
         self._in_order: deque[tuple[float, bytes]] = deque()
         self._overtaking: deque[tuple[float, bytes]] = deque()
         self._last_due = 0.0
@@ -45,7 +66,8 @@ class OneWay:
 
     def offer(self, frame: bytes, now: float) -> None:
         """A frame arrives at the link. It is lost, or waits; when too many wait it is dropped."""
-        conditions, chance = self._conditions, self._chance.random
+        conditions = self._conditions
+        chance = (self._chance_of_upkeep if _is_upkeep(frame) else self._chance).random
         if chance() < conditions.loss:
             self.lost += 1
         elif len(self._in_order) + len(self._overtaking) >= QUEUE_MAX:

@@ -37,7 +37,7 @@ LOOKUP_DEADLINE_S = 3.0
 then. A lookup takes under 1 s where nobody is dead, three soft timeouts more where many are."""
 
 MAX_LOOKUPS = 32
-"""At once; a packet to one more address waits in the engine in vain."""
+"""At once; a packet to one more address is answered as if nobody had that address."""
 
 CALL_S = 120
 """How long our record stays at somebody's door: enough for the first push and for a poll."""
@@ -142,6 +142,7 @@ class OnDemand:
             return
         if len(self._lookups) >= MAX_LOOKUPS:
             self._drops.count("node", "lookups_full")
+            self._no_member(address)
             return
         task = asyncio.get_running_loop().create_task(self._look_up_wanted(address, fresh))
         self._lookups[address] = task

@@ -53,7 +53,6 @@ COOKIE_LIFETIME: Final = 120.0  # seconds that an initiator uses a cookie
 REPLAY_WINDOW_BITS: Final = 8192
 
 # Ours
-MAX_MTU: Final = 65535  # bytes of plaintext in one data message
 MAX_PEERS: Final = 4096  # peers of one device: four times the members that one node connects to
 INITIATIONS_PER_PEER_S: Final = (
     50  # handshakes of one peer answered per second; the same as stock implementations

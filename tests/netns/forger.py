@@ -3,11 +3,13 @@
 usage: forger.py JSON      {"host", "port", "rate", "seconds", "sources"}
 
 Every datagram is a valid find_node without a token, 400 octets, from another address of 198.18.16.0 to
-198.19.255.255. Prints "ready" when it begins and what it has sent, as JSON, when it ends.
+198.19.255.255. Prints "ready" when it begins. Ends after that time or with SIGTERM, and prints as JSON how
+many it has sent, how many could not be sent, and in how many seconds.
 """
 
 import json
 import random
+import signal
 import socket
 import struct
 import sys
@@ -39,18 +41,21 @@ def main(arguments: dict[str, object]) -> None:
     sources = rng.sample(range(FIRST, LAST), int(str(arguments["sources"])))
     pool = [packet(source, socket.inet_aton(host), port, rng) for source in sources]
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    sent = failed = 0
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    tried = failed = 0
     print("ready", flush=True)  # noqa: T201
     began = time.monotonic()
-    while (now := time.monotonic()) < began + seconds:
-        while sent < (now - began) * rate:
+    while (now := time.monotonic()) < began + seconds and not ended:
+        while tried < (now - began) * rate and not ended:
             try:
-                sock.sendto(pool[sent % len(pool)], (host, 0))
+                sock.sendto(pool[tried % len(pool)], (host, 0))
             except OSError:
                 failed += 1
-            sent += 1
+            tried += 1
         time.sleep(TICK_S)
-    print(json.dumps({"sent": sent, "failed": failed, "seconds": time.monotonic() - began}))  # noqa: T201
+    said = {"sent": tried - failed, "failed": failed, "seconds": time.monotonic() - began}
+    print(json.dumps(said))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -11,22 +11,28 @@ from dhtvpn.lab.discovery.report import MEDIAN_S, WORST_WITHOUT_WATCH_S
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("laboratory_possible")]
 
 ROUNDS = 3
-TOLERANCE = 3.0
-"""Other work takes the processor from the processes that start here."""
+TOLERANCE = 1.5
+"""Of the median of few rounds: other work takes the processor from the processes that start here."""
 
 COMMAND = [sys.executable, "-m", "dhtvpn", "lab", "discovery", "--rounds", str(ROUNDS), "--json"]
 
 
-@pytest.mark.parametrize(("which", "limit_s"), [("watch", MEDIAN_S), ("no-watch", WORST_WITHOUT_WATCH_S)])
-def test_a_second_member_is_found_soon(which: str, limit_s: float) -> None:
+@pytest.mark.parametrize(
+    ("which", "figure", "limit_s"),
+    [
+        ("watch", "found, median", TOLERANCE * MEDIAN_S),
+        ("no-watch", f"found, worst of {ROUNDS}", WORST_WITHOUT_WATCH_S),
+    ],
+)
+def test_a_second_member_is_found_soon(which: str, figure: str, limit_s: float) -> None:
     done = subprocess.run(
         [*COMMAND, "--only", which], capture_output=True, text=True, check=False, timeout=150
     )
     assert done.returncode in (0, 1), done.stderr
     document = json.loads(done.stdout)
-    (median,) = [one for one in document["figures"] if one["name"].endswith("found, median")]
-    assert median["value"] is not None, done.stderr
-    assert median["value"] <= TOLERANCE * limit_s
+    (measured,) = [one for one in document["figures"] if one["name"].endswith(figure)]
+    assert measured["value"] is not None, done.stderr
+    assert measured["value"] <= limit_s
     rounds = document[which]
     assert len(rounds) == ROUNDS
     for one in rounds:

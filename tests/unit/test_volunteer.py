@@ -17,6 +17,7 @@ import pytest
 
 from dhtvpn.discovery.wire import Flags, Request, Rpc, encode_request
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES
+from dhtvpn.volunteer import PROGRAM_OCTETS
 
 NOT_NEEDED = [
     "aioice",
@@ -100,6 +101,13 @@ def status(state: Path, listen: str) -> dict[str, Any]:
     return found
 
 
+def data_limit(pid: int) -> list[str]:
+    """RLIMIT_DATA of a process, soft and hard, as proc(5) has it."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max data size")]
+    return line.split()[3:5]
+
+
 def test_status_metrics_log_and_what_stays_on_disk(tmp_path):
     udp, tcp = free_ports()
     listen, folder = f"127.0.0.1:{udp}", tmp_path / "bootstrap" / str(udp)
@@ -113,6 +121,7 @@ def test_status_metrics_log_and_what_stays_on_disk(tmp_path):
         assert found["listen"] == [listen]
         assert found["traffic"]["dht_received"] == found["traffic"]["dht_sent"] == 1
         assert found["memory"]["caches_limit"] == 8_000_000
+        assert data_limit(node.pid) == [str(8_000_000 + PROGRAM_OCTETS)] * 2
         assert 10 << 20 < found["memory"]["resident"] < 100 << 20
         with urllib.request.urlopen(f"http://127.0.0.1:{tcp}/metrics", timeout=DEADLINE_S) as answer:
             metrics = answer.read().decode()

@@ -40,6 +40,21 @@ class LookupFigures:
 
 
 @dataclass(frozen=True)
+class HeldFigures:
+    """What one storing node holds for others: mean over the nodes and over samples during the hours."""
+
+    envelopes: float
+    stored_octets: float
+    """Of the envelopes with their bookkeeping, as ``Storage.size_bytes`` counts them against the cap."""
+    floors: float
+    subscriptions: float
+    octets: float
+    """Memory of all three, each entry counted at the most that it costs (discovery/caps.py)."""
+    worst_octets: float
+    """Of the node with most, when it had most."""
+
+
+@dataclass(frozen=True)
 class RestFigures:
     """Traffic of nodes that have nothing to do, with headers. Octets per second; mean over the nodes."""
 
@@ -56,6 +71,10 @@ class RestFigures:
     worst_received: float
     datagrams_per_s: float
     """Both ways together."""
+    members: int
+    """That rest in the whole population."""
+    held: HeldFigures | None = None
+    """Of storing nodes."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def _topic(secret: bytes, epoch: int) -> Topic:
     return Topic.derive(secret, epoch)
 

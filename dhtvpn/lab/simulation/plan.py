@@ -37,7 +37,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Plan:
     """What to measure. ``dead`` and ``hostile`` in percent: when either is given, that one condition takes
-    the place of the two sweeps. ``hours`` 0: nothing at rest."""
+    the place of the two sweeps. ``hours`` 0: nothing at rest. ``networks``: of CROWD_EACH members, that rest
+    over ``nodes`` nodes so that these have something to store."""
 
     nodes: int = 1000
     seed: int = 1
@@ -45,6 +46,7 @@ class Plan:
     hostile: float | None = None
     hours: float = 1.0
     lookups: int = 400
+    networks: int = 0
 
     @property
     def sizes(self) -> list[int]:
@@ -87,16 +89,29 @@ def simulate(plan: Plan, progress: Progress) -> Figures:
         progress(f"{plan.hours:g} h at rest among {size} nodes that come and go")
         more, watch = _in_world(plan.seed, size, lambda w: rest.with_churn(w.population, plan.hours, w.rng))
         resting += more
+        if plan.networks:
+            resting += _serving(plan, progress)
     return Figures(
         seed=plan.seed,
         nodes=plan.nodes,
-        rtt_s=_latencies(plan.seed, plan.nodes).percentiles_s,
+        rtt_s=_latencies(plan.seed, plan.nodes + SPARE_SITES).percentiles_s,
         loss=LOSS,
         by_size=by_size,
         by_condition=at_full[1:],
         growth=_growth(by_size),
         rest=resting,
         watch=watch,
+    )
+
+
+def _serving(plan: Plan, progress: Progress) -> list[RestFigures]:
+    members = plan.networks * rest.CROWD_EACH
+    progress(f"{plan.hours:g} h at rest of {members} members over {plan.nodes} nodes")
+    return _in_world(
+        plan.seed,
+        plan.nodes,
+        lambda w: rest.serving_many(w.population, plan.networks, plan.hours, w.rng),
+        spare_sites=members,
     )
 
 
@@ -113,12 +128,17 @@ def _looking_up(
     return look_up
 
 
-def _in_world(seed: int, nodes: int, experiment: Callable[[_World], Coroutine[Any, Any, T]]) -> T:
+def _in_world(
+    seed: int,
+    nodes: int,
+    experiment: Callable[[_World], Coroutine[Any, Any, T]],
+    spare_sites: int = SPARE_SITES,
+) -> T:
     """Run ``experiment`` in a fresh loop with a fresh population."""
 
     async def run() -> T:
         rng = random.Random(f"{seed} {nodes}")  # noqa: S311 - a simulation shall be repeatable
-        internet = Internet(_latencies(seed, nodes), rng)
+        internet = Internet(_latencies(seed, nodes + spare_sites), rng)
         population = Population(internet, nodes, rng)
         gc.collect()
         gc.freeze()  # the population stays: the collector need not walk through it again and again
@@ -131,8 +151,8 @@ def _in_world(seed: int, nodes: int, experiment: Callable[[_World], Coroutine[An
     return virtual_time.run(run(), give_up_s=30 * DAY_S)
 
 
-def _latencies(seed: int, nodes: int) -> Latencies:
-    return Latencies(nodes + SPARE_SITES, random.Random(f"{seed} latencies"))  # noqa: S311 - see above
+def _latencies(seed: int, sites: int) -> Latencies:
+    return Latencies(sites, random.Random(f"{seed} latencies"))  # noqa: S311 - see above
 
 
 def _growth(by_size: list[LookupFigures]) -> Growth | None:

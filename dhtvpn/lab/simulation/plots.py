@@ -127,7 +127,7 @@ def _seconds(axes: Any, xs: list[int] | list[float], rows: list[LookupFigures]) 
 def _rest(pyplot: Any, figures: Figures) -> Any:
     picture, axes = pyplot.subplots(figsize=INCHES)
     places = range(len(figures.rest))
-    names = [f"{f.kind}\n{f.nodes} nodes, {f.hours:g} h" for f in figures.rest]
+    names = [f"{f.kind}\n{f.nodes} nodes, {f.members} members\n{f.hours:g} h" for f in figures.rest]
     axes.bar([p - 0.2 for p in places], [f.sent for f in figures.rest], 0.4, label="sent")
     axes.bar([p + 0.2 for p in places], [f.received for f in figures.rest], 0.4, label="received")
     axes.axhline(REST_OCTETS_PER_S, label="limit for a member", **LIMIT)

@@ -10,6 +10,8 @@ from rich.table import Table
 from dhtvpn.lab.simulation.figures import Figures, LookupFigures
 from dhtvpn.lab.simulation.limits import Verdict
 
+DAY_S = 86_400
+
 NOTES = (
     "p50, p95: seconds from the call until the search ends; first: until the newest envelope of the record "
     "was there, p50; publish: until all storing nodes have answered, p50.",
@@ -19,6 +21,8 @@ NOTES = (
     "weeks of joining; all else is production code over simulated datagrams.",
     "At rest, 'storing' among many nodes: measured at nodes that alone have upkeep, and doubled, for every "
     "node is asked as often as it asks. The smaller network at rest has upkeep and churn everywhere.",
+    "MB: envelopes, floors and subscriptions, each counted at the most that it costs in memory; the process "
+    "itself comes on top. most: of all nodes at any time.",
 )
 
 
@@ -37,7 +41,7 @@ def tables(figures: Figures, verdicts: list[Verdict]) -> list[Table]:
     if figures.by_condition:
         found.append(_lookups("lookups with dead and hostile nodes", figures.by_condition))
     if figures.rest:
-        found.append(_rest(figures))
+        found += [_rest(figures), _held(figures)]
     return [*found, _limits(verdicts)]
 
 
@@ -81,12 +85,13 @@ def _lookups(title: str, rows: Iterable[LookupFigures]) -> Table:
 
 
 def _rest(figures: Figures) -> Table:
-    columns = ("node", "nodes", "hours", "mean of", "sent", "received", "most", "datagrams")
+    columns = ("node", "nodes", "members", "hours", "mean of", "sent", "received", "most", "datagrams")
     table = _table("at rest, octets and datagrams per second of one node", *columns)
     for f in figures.rest:
         table.add_row(
             f.kind,
             str(f.nodes),
+            str(f.members),
             f"{f.hours:g}",
             str(f.measured),
             f"{f.sent:.1f}",
@@ -94,6 +99,25 @@ def _rest(figures: Figures) -> Table:
             f"{f.worst_sent:.0f}/{f.worst_received:.0f}",
             f"{f.datagrams_per_s:.2f}",
         )
+    return table
+
+
+def _held(figures: Figures) -> Table:
+    columns = ("nodes", "members", "envelopes", "floors", "subscriptions", "MB", "most", "MB/day out", "in")
+    table = _table("what one storing node holds for others, and its day", *columns)
+    for f in figures.rest:
+        if f.held is not None:
+            table.add_row(
+                str(f.nodes),
+                str(f.members),
+                f"{f.held.envelopes:.1f}",
+                f"{f.held.floors:.1f}",
+                f"{f.held.subscriptions:.1f}",
+                f"{f.held.octets / 1e6:.2f}",
+                f"{f.held.worst_octets / 1e6:.2f}",
+                f"{f.sent * DAY_S / 1e6:.1f}",
+                f"{f.received * DAY_S / 1e6:.1f}",
+            )
     return table
 
 

@@ -1,19 +1,26 @@
-"""The experiments at rest: what a node costs that has nothing to do, and whether members stay found."""
+"""The experiments at rest: what a node costs that has nothing to do, what one that stores for many networks
+holds and serves, and whether members stay found."""
 
 import asyncio
 import random
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.lab.simulation.address_plan import endpoints
 from dhtvpn.lab.simulation.churn import Churn
-from dhtvpn.lab.simulation.figures import RestFigures, WatchFigures, average, percentiles
+from dhtvpn.lab.simulation.figures import HeldFigures, RestFigures, WatchFigures, average, percentiles
+from dhtvpn.lab.simulation.held import HeldSamples
 from dhtvpn.lab.simulation.member import Member
 from dhtvpn.lab.simulation.nodes import Node, make_node
 from dhtvpn.lab.simulation.population import Population
 
 NETWORKS, MEMBERS_EACH = 2, 4
 """Members at rest. All but one of a network are behind NATs."""
+
+CROWD_EACH = 8
+"""Members of each network in :func:`serving_many`, all behind NATs: nobody but the storing nodes stores."""
 
 SAMPLED_STORING = 6
 """Storing nodes with upkeep in a population that has none otherwise."""
@@ -52,14 +59,31 @@ async def among_many(population: Population, hours: float, rng: random.Random) -
     for node in sample:
         await node.directory.start()
     members = [member.node for network in networks for member in network.members]
-    await _let_pass([*members, *sample], hours)
+    held = await _let_pass([*members, *sample], hours, sample)
     figures = [
-        _figures("member", len(population.nodes), hours, members),
-        _mirrored(_figures("storing", len(population.nodes), hours, sample)),
+        _figures("member", population, hours, members, members=len(members)),
+        _mirrored(_figures("storing", population, hours, sample, members=len(members), held=held)),
     ]
-    for network in networks:
-        for member in network.members:
-            await member.close()
+    await _close(networks)
+    return figures
+
+
+async def serving_many(
+    population: Population, networks: int, hours: float, rng: random.Random
+) -> list[RestFigures]:
+    """What each storing node holds and serves when ``networks`` networks rest. Everybody's upkeep runs, and
+    all nodes are measured: nothing is scaled."""
+    for node in population.nodes:
+        await node.directory.start()
+    crowd = await _join_networks(population, rng, networks, CROWD_EACH, first_behind_nat=True)
+    members = [member.node for network in crowd for member in network.members]
+    storing = population.nodes
+    held = await _let_pass([*members, *storing], hours, storing)
+    figures = [
+        _figures("member", population, hours, members, members=len(members)),
+        _figures("storing", population, hours, storing, members=len(members), held=held),
+    ]
+    await _close(crowd)
     return figures
 
 
@@ -79,7 +103,7 @@ async def with_churn(
     joining = asyncio.ensure_future(
         _join_hourly(population, networks[0], watched, rng, site=free, hours=hours)
     )
-    await _let_pass([*members, *began_with], hours)
+    held = await _let_pass([*members, *began_with], hours, began_with)
     await joining
     for task in tasks:
         if task.done():
@@ -88,12 +112,10 @@ async def with_churn(
     await asyncio.gather(*tasks, return_exceptions=True)
     stayed = [node for node in began_with if node.line.up]
     rest = [
-        _figures("member", len(population.nodes), hours, members),
-        _figures("storing", len(population.nodes), hours, stayed),
+        _figures("member", population, hours, members, members=len(members)),
+        _figures("storing", population, hours, stayed, members=len(members), held=held),
     ]
-    for network in networks:
-        for member in network.members:
-            await member.close()
+    await _close(networks)
     for node in population.nodes:
         await node.close()
     seen = len(watched.seen_s)
@@ -102,13 +124,21 @@ async def with_churn(
     )
 
 
-async def _join_networks(population: Population, rng: random.Random) -> list[_Network]:
+async def _join_networks(
+    population: Population,
+    rng: random.Random,
+    count: int = NETWORKS,
+    members_each: int = MEMBERS_EACH,
+    *,
+    first_behind_nat: bool = False,
+) -> list[_Network]:
     site = len(population.nodes)
     networks = []
-    for _ in range(NETWORKS):
+    for _ in range(count):
         network = _Network(rng.randbytes(32), [])
-        for number in range(MEMBERS_EACH):
-            member = _member(population, network, site, rng, behind_nat=number > 0)
+        for number in range(members_each):
+            behind_nat = number > 0 or first_behind_nat
+            member = _member(population, network, site, rng, behind_nat=behind_nat)
             network.members.append(member)
             site += 1
             await member.join(_remembered(population, rng))
@@ -128,11 +158,24 @@ def _remembered(population: Population, rng: random.Random) -> list[Endpoint]:
     return [node.line.endpoint for node in known]
 
 
-async def _let_pass(nodes: list[Node], hours: float) -> None:
+async def _close(networks: list[_Network]) -> None:
+    for network in networks:
+        for member in network.members:
+            await member.close()
+
+
+async def _let_pass(nodes: list[Node], hours: float, storing: Sequence[Node]) -> HeldFigures:
+    """After the warm-up count octets of ``nodes``, and sample what ``storing`` hold."""
     await asyncio.sleep(WARM_UP_S)
     for node in nodes:
         node.line.reset_counters()
+    samples = HeldSamples(storing)
+    sampling = asyncio.ensure_future(samples.run())
     await asyncio.sleep(hours * 3600)
+    sampling.cancel()
+    with suppress(asyncio.CancelledError):
+        await sampling
+    return samples.figures
 
 
 async def _check(networks: list[_Network], watched: _Watched) -> None:
@@ -171,14 +214,22 @@ async def _join_hourly(
             await asyncio.sleep(JOIN_EVERY_S - JOIN_WAIT_S)
 
 
-def _figures(kind: str, population: int, hours: float, nodes: list[Node]) -> RestFigures:
+def _figures(
+    kind: str,
+    population: Population,
+    hours: float,
+    nodes: list[Node],
+    *,
+    members: int,
+    held: HeldFigures | None = None,
+) -> RestFigures:
     seconds = hours * 3600
     sent = [node.line.sent_octets / seconds for node in nodes]
     received = [node.line.received_octets / seconds for node in nodes]
     datagrams = [(node.line.sent + node.line.received) / seconds for node in nodes]
     return RestFigures(
         kind,
-        population,
+        len(population.nodes),
         hours,
         len(nodes),
         average(sent),
@@ -186,6 +237,8 @@ def _figures(kind: str, population: int, hours: float, nodes: list[Node]) -> Res
         max(sent, default=0.0),
         max(received, default=0.0),
         average(datagrams),
+        members,
+        held,
     )
 
 
@@ -201,4 +254,6 @@ def _mirrored(alone: RestFigures) -> RestFigures:
         worst,
         worst,
         2 * alone.datagrams_per_s,
+        alone.members,
+        alone.held,
     )

@@ -5,12 +5,14 @@ at any time, against all that came in its name.
 """
 
 import asyncio
+import random
 
 from discovery_simulation import Network, fake_envelope, run
 from hypothesis import HealthCheck, given, settings, target
 from hypothesis import strategies as st
 
 from dhtvpn.discovery.limits import BURST
+from dhtvpn.discovery.node_ids import bound_id
 from dhtvpn.discovery.wire import (
     AMPLIFICATION,
     KIND_REQUEST,
@@ -49,8 +51,9 @@ forged = st.tuples(
 
 
 def request_octets(rpc, key, *, flags, token, padding, identity):
-    """A request with padding of any length; asking for much, and storing what is valid."""
-    arguments = [bytes([identity]) * 20, token, flags]
+    """A request with padding of any length; asking for much, and storing what is valid. ``identity``: its
+    node id, and its message id."""
+    arguments = [identity, token, flags]
     if rpc is not Rpc.PING:
         arguments.append(key)
     if rpc in (Rpc.STORE, Rpc.PUSH):
@@ -59,7 +62,7 @@ def request_octets(rpc, key, *, flags, token, padding, identity):
         arguments.append(b"")
     empty = frame(KIND_REQUEST, bytes(20), [rpc.value, [*arguments, b""]])
     room = max(0, min(padding, MAX_DATAGRAM - len(empty) - 1))
-    return frame(KIND_REQUEST, bytes([identity]) * 20, [rpc.value, [*arguments, bytes(room)]])
+    return frame(KIND_REQUEST, identity, [rpc.value, [*arguments, bytes(room)]])
 
 
 def at_wire(data, endpoint):
@@ -106,7 +109,8 @@ def test_a_forged_source_gets_three_times_its_octets_at_most(state, requests):
         node._port_send = port_send
         fill(net, node, state)
         for number, (rpc, key, victim, flags, token, padding, identity, pause_s) in enumerate(requests):
-            data = request_octets(rpc, key, flags=flags, token=token, padding=padding, identity=identity)
+            named = bytes([identity]) * 20
+            data = request_octets(rpc, key, flags=flags, token=token, padding=padding, identity=named)
             received[victim] += at_wire(data, victim)
             datagrams_in[victim] += 1
             node.handle_datagram(data, victim)
@@ -115,10 +119,47 @@ def test_a_forged_source_gets_three_times_its_octets_at_most(state, requests):
         for number, key in enumerate(KEYS):
             publish_as_somebody_else(net, node, key, 100 + number)
         await asyncio.sleep(120)
+        assert all(sent[victim] <= AMPLIFICATION * received[victim] for victim in VICTIMS)
         assert len(node._subscriptions) <= len(KEYS)
         assert all(datagrams_out[victim] <= 3 * datagrams_in[victim] for victim in VICTIMS)
         target(max(sent[v] / received[v] for v in VICTIMS if received[v]), label="octets sent per octet")
         await net.close()
 
     assert len(requests) < BURST
+    run(scenario())
+
+
+def test_contacts_and_the_ping_that_verifies_a_stranger_stay_within_the_limit_together():
+    """A stranger that the table wants, at a victim's address, asks for all contacts with as few octets as it
+    likes. The reply fills what its request allows; the ping is sent only where something is left for it."""
+
+    async def scenario():
+        net, rng = Network(), random.Random(3)
+        node = net.node(0)
+        sent, pinged = {}, set()
+
+        def port_send(data, endpoint):
+            sent[endpoint] = sent.get(endpoint, 0) + at_wire(data, endpoint)
+            if data[0] == KIND_REQUEST:
+                pinged.add(endpoint)
+
+        node._port_send = port_send
+        now = asyncio.get_running_loop().time()
+        for number in range(1, 61):
+            node._table.heard(net.contact(number), now, 0.01)
+        factors = {}
+        for padding in range(120):
+            victim, flags = Endpoint(f"203.0.{padding}.7", 4690), Flags.WANT_IPV4 | Flags.WANT_IPV6
+            stranger = bound_id(victim.host, rng.randbytes)
+            data = request_octets(
+                Rpc.FIND_NODE, KEYS[0], flags=flags, token=b"", padding=padding, identity=stranger
+            )
+            node.handle_datagram(data, victim)
+            await asyncio.sleep(10)
+            factors[padding] = sent[victim] / at_wire(data, victim)
+        assert max(factors.values()) <= AMPLIFICATION, factors
+        assert max(factors.values()) > 2.5, "near enough to the limit for a ping to make a difference"
+        assert 0 < len(pinged) < len(factors), "some have room for a ping, some have none"
+        await net.close()
+
     run(scenario())

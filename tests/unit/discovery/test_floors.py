@@ -67,6 +67,58 @@ def test_the_disk_holds_hashes_and_only_what_counts(tmp_path):
     assert Floors().unpack(content, NOW - 5) == 1, "further ahead than any floor can be"
 
 
+def after_a_restart(holders, each, most):
+    """Floors of an earlier run, of as many prefixes, now read from disk; and their slots."""
+    before, number = Floors(most), 0
+    for prefix in range(holders):
+        holder = holder_of(Endpoint(f"203.0.{prefix}.1", 1))
+        for _ in range(each):
+            before.raise_to(KEY, slot(number), Floor(5, NOW + 100 + number, holder))
+            number += 1
+    assert len(before) == holders * each
+    floors = Floors(most)
+    assert floors.unpack(before.pack(), NOW) == holders * each
+    return floors, [slot(number) for number in range(holders * each)]
+
+
+def test_after_a_restart_a_flooder_does_not_push_out_what_came_from_disk():
+    """One /24, all of its addresses: it gets no more than a bucket has."""
+    floors, kept = after_a_restart(holders=80, each=10, most=800)
+    for number in range(10_000, 15_000):
+        flooder = holder_of(Endpoint(f"198.18.0.{number % 256}", 1))
+        floors.raise_to(KEY, slot(number), Floor(1, NOW + FLOOR_S, flooder))
+    left = sum(floors.sequence(KEY, name) == 5 for name in kept)
+    assert len(floors) == 800
+    assert left >= 0.98 * len(kept), left
+
+
+def test_after_a_restart_there_is_room_for_the_floors_of_whoever_comes():
+    """The file may have been filled by a flooder: what is from disk makes room, the soonest to end first."""
+    floors, kept = after_a_restart(holders=1, each=4096, most=4096)
+    for prefix in range(50):
+        holder = holder_of(Endpoint(f"192.0.{prefix}.1", 1))
+        for number in range(8):
+            floors.raise_to(KEY, slot(100_000 + 8 * prefix + number), Floor(7, NOW + FLOOR_S, holder))
+    assert all(floors.sequence(KEY, slot(100_000 + number)) == 7 for number in range(400))
+    assert len(floors) == 4096
+    gone = [number for number, name in enumerate(kept) if floors.sequence(KEY, name) == 0]
+    assert len(gone) == 400
+    assert sum(gone) / len(gone) < 1024, "those that would have ended first"
+
+
+def test_nobody_chooses_the_bucket_of_his_floor():
+    """The same slot falls into another bucket when anything else in the file differs."""
+    buckets = set()
+    for other in range(20):
+        floors = Floors()
+        content = floors.pack(
+            [(KEY, SLOT, Floor(1, NOW + 5, HOLDER)), (KEY, slot(9), Floor(other + 2, NOW + 5, HOLDER))]
+        )
+        floors.unpack(content, NOW)
+        buckets.add(next(f.holder for f in floors._floors.values() if f.sequence == 1))
+    assert len(buckets) > 10
+
+
 @pytest.mark.parametrize("content", [b"", b"dhtvpn", b"dhtvpn floors 1\n" + bytes(31), bytes(48)])
 def test_a_damaged_file_is_refused(content):
     with pytest.raises(DamagedStateError):

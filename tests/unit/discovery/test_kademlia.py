@@ -249,6 +249,31 @@ def test_works_with_a_tenth_of_the_datagrams_lost():
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("loss", "seed"), [(0.0, 1), *((0.02, seed) for seed in range(1, 7))], ids=lambda value: f"{value:g}"
+)
+def test_the_records_of_sixty_four_members_come_whole_from_one_node(loss, seed):
+    """Each is as long as the longest there is, and 64 are more than one answer brings: it asks again."""
+
+    async def scenario():
+        net = Network(seed=seed, loss=loss)
+        (keeper,) = await net.grow(1)
+        written = [fake_envelope(KEY, writer, 1, size=877) for writer in range(64)]
+        for number, envelope in enumerate(written):
+            keeper._storage.put(KEY, envelope, net.endpoint(100 + number), net.unix_time())
+        assert keeper.stored == 64
+        reader = net.node(1, read_only=True)
+        assert await reader.bootstrap([net.endpoint(0)]) == 1
+        found = await collect(reader, KEY)
+        assert sorted(found) == sorted(written)
+        asked = [data for source, _, data in net.log if source == net.endpoint(1)]
+        rounds = [data for data in asked if decode_request(split(data)[2]).rpc is Rpc.FIND]
+        assert len(rounds) >= 2
+        await net.close()
+
+    run(scenario())
+
+
 def test_the_closest_living_nodes_hold_the_record():
     async def scenario():
         net = Network()

@@ -181,6 +181,23 @@ def test_one_address_is_answered_at_a_limited_rate():
     in_loop(check)
 
 
+def test_what_is_over_the_limit_is_dropped_before_it_is_parsed():
+    """Parsing is what a flood would cost, so the limit comes first: the same damaged request is found to be
+    damaged within it, and not looked at beyond it."""
+
+    def check(bench):
+        malformed = frame(0, bytes(20), ["get_peers", []])
+        bench.node.handle_datagram(malformed, CLIENT)
+        assert bench.node._drops.as_dict() == {"dht.malformed_request": 1}
+        for _ in range(int(BURST) - 1):
+            bench.datagrams(Request(Rpc.PING, ID))
+        for _ in range(10):
+            bench.node.handle_datagram(malformed, CLIENT)
+        assert bench.node._drops.as_dict() == {"dht.malformed_request": 1, "dht.rate_limit": 10}
+
+    in_loop(check)
+
+
 def test_values_count_as_answers_so_that_octets_are_limited_too():
     def check(bench):
         request = Request(Rpc.FIND, ID, bench.token(), WANT, KEY)

@@ -10,6 +10,8 @@ from dhtvpn.lab import link_schedule
 from dhtvpn.lab.link_schedule import Conditions, OneWay
 
 QUIET = Conditions(delay_s=0.004, jitter_s=0.0, loss=0.0, reordering=0.0)
+NEIGHBOUR = bytes(12) + b"\x86\xdd" + bytes(6) + b"\x3a" + bytes(33) + b"\x88" + bytes(23)
+"""An advertisement to one machine."""
 
 
 def numbered(count: int) -> list[bytes]:
@@ -114,3 +116,18 @@ def test_frames_leave_by_when_they_are_due_however_late_they_are_taken() -> None
 def test_impossible_conditions_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Conditions(**{"delay_s": 0.004, "jitter_s": 0.004, **wrong})
+
+
+@pytest.mark.parametrize(
+    "upkeep",
+    [b"\xff" * 6 + bytes(6) + b"\x08\x00", b"\x33\x33" + bytes(12), bytes(12) + b"\x08\x06", NEIGHBOUR],
+    ids=["broadcast", "group", "ARP", "neighbour discovery"],
+)
+def test_what_a_kernel_sends_on_its_own_changes_nothing_for_others(upkeep: bytes) -> None:
+    conditions = Conditions(delay_s=0.004, jitter_s=0.004, loss=0.2, reordering=0.05)
+    frames = [bytes(14) + number.to_bytes(4, "big") for number in range(500)]
+    with_upkeep = [frame for pair in zip(frames, [upkeep] * 500, strict=True) for frame in pair]
+    alone = {frame for _, frame in departures(OneWay(conditions, seed=3), frames)}
+    beside = [frame for _, frame in departures(OneWay(conditions, seed=3), with_upkeep)]
+    assert {frame for frame in beside if frame != upkeep} == alone
+    assert 300 < beside.count(upkeep) < 500, "it has chances too"

@@ -2,14 +2,22 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from virtual_time import run
 
+from dhtvpn.discovery.floors import FLOOR_OVERHEAD
+from dhtvpn.discovery.shortlist import REPLICAS
+from dhtvpn.discovery.storage import ENTRY_OVERHEAD
+from dhtvpn.discovery.subscriptions import SUBSCRIPTION_OVERHEAD
 from dhtvpn.discovery.wire import KIND_REPLY, Request, Rpc, decode_reply, encode_request, split
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.lab.simulation import rest
 from dhtvpn.lab.simulation.address_plan import endpoints
 from dhtvpn.lab.simulation.churn import Churn
+from dhtvpn.lab.simulation.held import octets_of
 from dhtvpn.lab.simulation.hostile import Conspiracy, HostileNode, Part
 from dhtvpn.lab.simulation.internet import Internet, Line
 from dhtvpn.lab.simulation.latency import Latencies
@@ -175,3 +183,37 @@ def test_churn_keeps_the_number_of_nodes_and_newcomers_find_their_place() -> Non
         assert sum(not node.line.up for node in before) > 0
 
     in_world(scenario)
+
+
+def test_held_octets_are_those_of_all_three_tables_at_what_the_caps_count() -> None:
+    directory: Any = SimpleNamespace(
+        storage=SimpleNamespace(size_bytes=5000, floors=2), subscriptions=["lease"] * 3
+    )
+    assert octets_of(directory) == 5000 + 2 * FLOOR_OVERHEAD + 3 * SUBSCRIPTION_OVERHEAD
+
+
+def test_what_storing_nodes_hold_for_many_networks_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record lies at REPLICAS nodes, and what members send is what storing nodes receive."""
+    monkeypatch.setattr(rest, "WARM_UP_S", 120.0)
+    figures: list[Any] = []
+
+    async def scenario(population: Population, rng: random.Random) -> None:
+        figures.extend(await rest.serving_many(population, 3, 0.15, rng))
+
+    in_world(scenario, nodes=30)
+    member, storing = figures
+    assert (member.kind, storing.kind) == ("member", "storing")
+    assert member.members == storing.members == member.measured == 3 * rest.CROWD_EACH
+    assert storing.measured == 30
+    assert member.held is None
+    held = storing.held
+    assert held.envelopes == pytest.approx(member.members * REPLICAS / 30, rel=0.02)
+    assert held.stored_octets > held.envelopes * (ENTRY_OVERHEAD + 300)
+    assert 0 < held.subscriptions <= held.envelopes
+    parts = held.stored_octets + held.floors * FLOOR_OVERHEAD + held.subscriptions * SUBSCRIPTION_OVERHEAD
+    assert held.octets == pytest.approx(parts)
+    assert held.worst_octets > held.octets
+    sent = member.sent * member.measured + storing.sent * storing.measured
+    received = member.received * member.measured + storing.received * storing.measured
+    assert sent == pytest.approx(received, rel=0.02), "there is no loss here"
+    assert storing.received * storing.measured > member.sent * member.measured * 0.9

@@ -3,18 +3,28 @@
 import json
 import math
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
 from dhtvpn.errors import UsageError
 from dhtvpn.lab.simulation import growth, plots, report
-from dhtvpn.lab.simulation.figures import Figures, LookupFigures, RestFigures, WatchFigures, percentiles
+from dhtvpn.lab.simulation.figures import (
+    Figures,
+    HeldFigures,
+    LookupFigures,
+    RestFigures,
+    WatchFigures,
+    percentiles,
+)
 from dhtvpn.lab.simulation.limits import verdicts
 from dhtvpn.lab.simulation.plan import Plan
 
+ROOT = Path(__file__).parents[3]
 SECONDS = {"p50": 0.3, "p95": 0.6, "p99": 0.9}
 SOUND = LookupFigures(
     nodes=100,
@@ -34,7 +44,8 @@ SOUND = LookupFigures(
     octets_received=5000.0,
     escaped=0,
 )
-MEMBER = RestFigures("member", 10_000, 24.0, 8, 40.0, 50.0, 45.0, 55.0, 0.9)
+MEMBER = RestFigures("member", 10_000, 24.0, 8, 40.0, 50.0, 45.0, 55.0, 0.9, 8)
+HELD = HeldFigures(128.0, 307_200.0, 150.0, 60.0, 550_000.0, 1_250_000)
 BY_SIZE = [SOUND, replace(SOUND, nodes=1000, datagrams=40.0), replace(SOUND, nodes=10_000, datagrams=50.0)]
 
 
@@ -51,7 +62,7 @@ def figures(**changes: object) -> Figures:
             replace(SOUND, nodes=10_000, hostile_percent=40.0, found=800),
         ],
         growth=growth.fit([100, 1000, 10_000], [30.0, 40.0, 50.0]),
-        rest=[MEMBER, replace(MEMBER, kind="storing", sent=500.0)],
+        rest=[MEMBER, replace(MEMBER, kind="storing", sent=500.0, held=HELD)],
         watch=WatchFigures(1000, 1000, 10, 10, SECONDS),
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
@@ -128,6 +139,8 @@ def test_the_tables_fit_eighty_columns_and_lose_nothing() -> None:
     text = captured.get()
     assert "…" not in text
     assert "99.60%" in text
+    assert "43.2" in text, "MB that a storing node sends in a day: 500 octets a second"
+    assert "1.25" in text, "MB that a storing node holds, at most"
 
 
 def test_json_has_the_verdict_and_every_figure() -> None:
@@ -135,6 +148,8 @@ def test_json_has_the_verdict_and_every_figure() -> None:
     assert document["ok"] is True
     assert document["by_size"][2]["datagrams"] == 50.0
     assert document["rest"][0]["sent"] == 40.0
+    assert document["rest"][0]["held"] is None
+    assert document["rest"][1]["held"]["subscriptions"] == 60.0
     assert {"name", "limit", "measured", "holds"} == set(document["limits"][0])
 
 
@@ -145,10 +160,28 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
 
 
 def test_plots_are_drawn_in_both_formats(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    names = {path.name for path in plots.draw(figures(), tmp_path / "new")}
-    assert names == {
+    drawn = plots.draw(figures(), tmp_path / "new")
+    assert sorted(drawn) == sorted((tmp_path / "new").iterdir())
+    assert {path.name for path in drawn} == {
         f"{name}.{form}"
         for name in ("lookups-by-size", "lookups-dead", "lookups-hostile", "rest")
         for form in ("png", "svg")
     }
+    for path in drawn:
+        if path.suffix == ".png":
+            content = path.read_bytes()
+            assert content.startswith(b"\x89PNG\r\n\x1a\n"), path
+            assert int.from_bytes(content[16:20], "big") > 1000, "pixels of width, in the IHDR chunk"
+        else:
+            root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
+            assert root.tag == "{http://www.w3.org/2000/svg}svg"
+            assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10, "curves, not an empty page"
+
+
+def test_setup_installs_what_plots_need() -> None:
+    """scripts/setup installs the groups ``check`` and ``test``; the extra is for installations with pip."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = project["project"]["optional-dependencies"]["plot"]
+    assert [text for text in needed if text.startswith("matplotlib")]
+    assert set(needed) <= set(project["dependency-groups"]["test"])
+    assert "--group test" in (ROOT / "scripts" / "setup").read_text()

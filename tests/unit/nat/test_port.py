@@ -269,11 +269,11 @@ async def test_the_kernel_drops_what_nobody_takes_and_the_port_tells_how_much(op
 async def test_a_flood_is_read_in_part_its_source_thinned_and_all_is_well_afterwards(
     open_port, monkeypatch
 ) -> None:
-    monkeypatch.setattr(port_module, "WINDOW_S", 0.01)
-    monkeypatch.setattr(reading, "WINDOW_S", 0.01)
+    monkeypatch.setattr(port_module, "WINDOW_S", 0.1)
+    monkeypatch.setattr(reading, "WINDOW_S", 0.1)
     monkeypatch.setattr(reading, "FAIR_PER_WINDOW", 5)
     monkeypatch.setattr(reading, "BURST_S", 0.002)
-    monkeypatch.setattr(reading, "SHARE", 0.03)
+    monkeypatch.setattr(reading, "SHARE", 0.005)
     port, sender, other = await open_port(), await open_port(), await open_port()
     read_of: Counter[int] = Counter()
     port.on_tunnel(lambda data, source: read_of.update((source.port,)))

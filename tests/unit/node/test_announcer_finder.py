@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import Any
 
 from virtual_time import run
@@ -20,6 +19,14 @@ from dhtvpn.records.roster import Roster
 from dhtvpn.records.topic import Topic
 
 SECRET = bytes([5]) * 32
+
+
+MID_HOUR = 500_000 * 3600.0 + 1200
+"""Far from the change of epochs, near which a member publishes under two topics."""
+
+
+def clock() -> float:
+    return MID_HOUR + asyncio.get_running_loop().time() - 1000.0
 
 
 class Member:
@@ -40,6 +47,7 @@ class Member:
             record=self.record,
             random_bytes=os.urandom,
             published=self.published.append,
+            unix_time=clock,
         )
         self.finder = Finder(
             directory=directory,
@@ -49,6 +57,7 @@ class Member:
             member_found=self.found.append,
             member_expired=self.expired.append,
             drops=self.drops,
+            unix_time=clock,
         )
 
     def record(self) -> EndpointRecord:
@@ -91,7 +100,7 @@ async def stop(*tasks: asyncio.Task[None]) -> None:
 
 @scenario
 async def test_members_find_each_other_and_see_changes() -> None:
-    directory = MemoryDirectory()
+    directory = MemoryDirectory(unix_time=clock)
     one, two = Member(directory, 1, "one"), Member(directory, 2, "two")
     tasks = [asyncio.create_task(work) for work in (one.announcer.run(), two.announcer.run())]
     tasks += [asyncio.create_task(work) for work in (one.finder.run(), two.finder.run())]
@@ -112,7 +121,7 @@ async def test_members_find_each_other_and_see_changes() -> None:
 
 @scenario
 async def test_a_late_member_looks_up_what_was_there_before() -> None:
-    directory = MemoryDirectory()
+    directory = MemoryDirectory(unix_time=clock)
     one, late = Member(directory, 1, "one"), Member(directory, 2, "late")
     publishing = asyncio.create_task(one.announcer.run())
     await asyncio.sleep(1)
@@ -125,7 +134,7 @@ async def test_a_late_member_looks_up_what_was_there_before() -> None:
 
 @scenario
 async def test_unconfirmed_publications_are_tried_again_soon() -> None:
-    directory = LonelyDirectory()
+    directory = LonelyDirectory(unix_time=clock)
     member = Member(directory, 1, "one")
     publishing = asyncio.create_task(member.announcer.run())
     await asyncio.sleep(sum(announcer_module.RETRY_S))
@@ -143,7 +152,7 @@ async def test_strangers_records_are_dropped_and_counted() -> None:
             yield b"no envelope"
             yield os.urandom(400)
 
-    member = Member(Odd(), 1, "one")
+    member = Member(Odd(unix_time=clock), 1, "one")
     await member.finder.look_up()
     assert not member.found
     assert sum(member.drops.as_dict().values()) >= 2
@@ -152,7 +161,7 @@ async def test_strangers_records_are_dropped_and_counted() -> None:
 @scenario
 async def test_a_place_that_closes_and_opens_again_gets_the_same_envelope() -> None:
     """Another envelope with the same sequence number would be refused for ever."""
-    directory = MemoryDirectory()
+    directory = MemoryDirectory(unix_time=clock)
     member = Member(directory, 1, "one")
     seen: list[tuple[bytes, bytes]] = []
     publish = directory.publish
@@ -170,7 +179,7 @@ async def test_a_place_that_closes_and_opens_again_gets_the_same_envelope() -> N
     for wanted[0] in (False, True):
         member.announcer.announce()
         await asyncio.sleep(30)
-    keys = {Topic.derive(extra, epoch).dht_key for epoch in range(int(time.time() // 3600) + 2)[-3:]}
+    keys = {Topic.derive(extra, epoch).dht_key for epoch in range(int(clock() // 3600) + 2)[-3:]}
     envelopes = [envelope for key, envelope in seen if key in keys]
     assert len(envelopes) >= 2
     assert len(set(envelopes)) == len({key for key, _ in seen if key in keys})

@@ -199,7 +199,7 @@ async def test_an_address_without_a_member_is_refused_in_time(
     caller.on_demand.wanted(network_host)
     caller.on_demand.wanted(ip_address("192.0.2.1"))
     caller.on_demand.wanted(caller.ipv6)
-    await asyncio.sleep(LOOKUP_DEADLINE_S)
+    await asyncio.sleep(3.0)
     assert set(caller.refused) == {network_host, ip_address("192.0.2.1"), caller.ipv6}
     assert not caller.connected
 
@@ -219,8 +219,9 @@ async def test_a_directory_that_never_answers_does_not_delay_the_verdict(
     asked = [ip_address(base + 256 + number) for number in range(MAX_LOOKUPS + 5)]
     for address in asked:
         caller.on_demand.wanted(address)
+    assert caller.refused == asked[MAX_LOOKUPS:], "more than can be looked for are refused at once"
     await asyncio.sleep(LOOKUP_DEADLINE_S + 0.01)
-    assert set(caller.refused) == set(asked[:MAX_LOOKUPS])
+    assert set(caller.refused) == set(asked)
     assert caller.drops.as_dict()["node.lookups_full"] == 5
 
 

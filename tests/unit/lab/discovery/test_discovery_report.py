@@ -47,6 +47,8 @@ def test_lookups_and_publications_have_limits() -> None:
     lookups: list[float | None] = [0.1] * 94 + [0.6] * 6
     figures = report.of_outcome(Outcome(200, 60, lookups, [0.7] * 100, [0.9] * 100, [8] * 100))
     assert [figure.name for figure in figures if not figure.ok] == ["lookup, record there, p95"]
+    whole = named(figures, "whole lookup, closest nodes heard, p95")
+    assert (whole.value, whole.limit) == (0.7, None)
     lost = report.of_outcome(Outcome(200, 60, [0.1] * 99 + [None], [0.7] * 100, [1.1] * 100, [8] * 99 + [7]))
     assert [figure.name for figure in lost if not figure.ok] == [
         "lookups that found the record",
