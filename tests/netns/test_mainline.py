@@ -4,9 +4,12 @@ That DHT is forty libtorrent nodes on a machine of the laboratory, each at an ad
 so that libtorrent's own rules against many nodes of one network are in force.
 """
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,10 @@ WITHIN_S = 30
 """Usually four. A store waits 15 s for a node that is gone, and of forty the other member is one (see
 MainlineSession._avoid)."""
 
+SETTLED_S = 480.0
+MEASURED_S = 900.0
+"""At rest a watch asks every five minutes where another source tells of changes, else every minute."""
+
 ROUTER_NAME = "router.example"
 PROGRAM = Path(__file__).with_name("mainline_nodes.py")
 
@@ -41,11 +48,15 @@ TOPOLOGY = Topology(
 )
 
 
+WITH_VOLUNTEER = replace(TOPOLOGY, hosts=(*TOPOLOGY.hosts, Host("volunteer", Role.BOOTSTRAP)))
+"""A DHT node of ours too, for what mainline costs beside it."""
+
+
 @pytest.fixture
-def world(lab: Lab) -> Iterator[Network]:
+def world(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Network]:
     """The laboratory with its DHT up; the first node's address is ADDRESSES[0]."""
     pytest.importorskip("libtorrent")
-    network = lab(TOPOLOGY)
+    network = lab(getattr(request, "param", TOPOLOGY))
     machine = network.node("world")
     for address in ADDRESSES:
         machine.run(["ip", "address", "add", f"{address}/32", "dev", HOST_UPLINK])
@@ -63,15 +74,14 @@ def world(lab: Lab) -> Iterator[Network]:
 ADDRESSES = [f"198.19.{100 + number}.7" for number in range(NODES)]
 
 
-def join(network: Network, member: str, network_id: str, *routers: str) -> None:
-    """With mainline alone. /etc/hosts is ours in a mount namespace, so that there is a name to resolve."""
+def join(network: Network, member: str, network_id: str, *routers: str, sources: str = "mainline") -> None:
+    """With ``sources``. /etc/hosts is ours in a mount namespace, so that there is a name to resolve."""
     machine = network.node(member)
     hosts = network.entry.directory / "hosts"
     hosts.write_text(f"127.0.0.1 localhost\n{ADDRESSES[0]} {ROUTER_NAME}\n")
     words = [word for router in routers for word in ("--mainline-router", router)]
-    command = machine.dhtvpn(
-        "join", network_id, "--name", member, "--discovery", "mainline", *words, "--detach"
-    )
+    words += [word for endpoint in network.bootstrap_endpoints() for word in ("--bootstrap", str(endpoint))]
+    command = machine.dhtvpn("join", network_id, "--name", member, "--discovery", sources, *words, "--detach")
     mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
     machine.run(["unshare", "--mount", "sh", "-c", mounted, "sh", *command], timeout_s=40.0)
 
@@ -108,3 +118,64 @@ def test_two_members_behind_nats_find_each_other(world: Network) -> None:
         assert status(machine)["confinement"]["system_calls"] is True
         assert_every_thread_is_confined(machine)
         assert not machine.run(["ss", "-Htln"]).stdout.strip(), "nothing listens for TCP"
+
+
+def count_mainline(machine: Machine) -> None:
+    """Count what goes to and from nodes of the BitTorrent DHT, and all else that libtorrent's port sends.
+    The counters have whole IP packets in them."""
+    own = status(machine)["node"]["udp_port"]
+    rules = f"""
+        table inet cost {{
+            counter sent {{ }}
+            counter got {{ }}
+            chain out {{
+                type filter hook output priority 0
+                oif lo accept
+                udp dport {PORT} counter name sent accept
+                udp sport != {own} counter name sent
+            }}
+            chain in {{
+                type filter hook input priority 0
+                iif lo accept
+                udp sport {PORT} counter name got accept
+                udp dport != {own} counter name got
+            }}
+        }}
+    """
+    machine.run(["nft", "-f", "-"], stdin=rules)
+
+
+def counted(machine: Machine) -> dict[str, int]:
+    listed = json.loads(machine.run(["nft", "-j", "list", "counters", "table", "inet", "cost"]).stdout)
+    parts = [part["counter"] for part in listed["nftables"] if "counter" in part]
+    return {part["name"]: part["bytes"] for part in parts}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("world", "sources"),
+    [(TOPOLOGY, "mainline"), (WITH_VOLUNTEER, "kademlia,mainline")],
+    indirect=["world"],
+    ids=["alone", "beside-kademlia"],
+)
+def test_the_cost_at_rest(world: Network, sources: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/performance.md says of it."""
+    world.start_bootstraps()
+    members = {name: world.node(name) for name in ("laptop", "phone")}
+    network_id = world.create("laptop")
+    for name in members:
+        join(world, name, network_id, f"{ADDRESSES[0]}:{PORT}", sources=sources)
+    members["phone"].cli("wait", "--peers", "1", "--timeout", str(WITHIN_S))
+    for machine in members.values():
+        count_mainline(machine)
+    rates: dict[str, list[dict[str, float]]] = {name: [] for name in members}
+    for seconds in (SETTLED_S, MEASURED_S):
+        before = {name: counted(machine) for name, machine in members.items()}
+        time.sleep(seconds)  # not to wait for something: this is the time that is measured
+        for name, machine in members.items():
+            after = counted(machine)
+            rates[name].append({way: (after[way] - before[name][way]) / seconds for way in after})
+    with capsys.disabled():
+        print(f"\n{sources}: {json.dumps(rates)}")  # noqa: T201 - the figures are what this is run for
+    assert all(rate["sent"] > 0 and rate["got"] > 0 for _, rate in rates.values())
