@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from joined import overlay, peer_of, pings, status
 from mainline_nodes import PORT
+from private_mainline import require_libtorrent
 
 from dhtvpn.lab.addressing import HOST_UPLINK
 from dhtvpn.lab.machine import Machine, read_line
@@ -61,7 +62,7 @@ WITH_VOLUNTEER = replace(TOPOLOGY, hosts=(*TOPOLOGY.hosts, Host("volunteer", Rol
 @pytest.fixture
 def world(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Network]:
     """The laboratory with its DHT up; the first node's address is ADDRESSES[0]."""
-    pytest.importorskip("libtorrent")
+    require_libtorrent()
     network = lab(getattr(request, "param", TOPOLOGY))
     machine = network.node("world")
     for address in ADDRESSES:

@@ -2,14 +2,12 @@
 
 import asyncio
 import os
-import platform
 import time
 from contextlib import aclosing
-from importlib.util import find_spec
 
 import pytest
 from discovery_simulation import UNIX_START, Network, fake_envelope, fake_inspect, run, writer_of
-from private_mainline import PrivateMainline
+from private_mainline import PrivateMainline, require_libtorrent
 from simulated_items import SimulatedItems, topic_with
 from simulated_lan import SimulatedLan
 
@@ -125,8 +123,7 @@ def private_mainline():
 def world(request):
     if request.param != "libtorrent":
         return World(request.param)
-    if platform.machine() != "x86_64" and find_spec("libtorrent") is None:
-        pytest.skip("there is no wheel of libtorrent for this machine")
+    require_libtorrent()
     return RealWorld(request.getfixturevalue("private_mainline"))
 
 

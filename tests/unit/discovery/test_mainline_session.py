@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fake_libtorrent import FAKE, FakeSession, Item, Overflow, OwnAddress, Refused, Stored
 from nacl.signing import SigningKey
+from private_mainline import require_libtorrent
 from virtual_time import run
 
 from dhtvpn.discovery import libtorrent_session, mainline_session
@@ -223,7 +224,8 @@ def test_a_value_that_is_too_long_is_refused():
 
 def test_nobody_is_asked_who_was_not_named():
     """libtorrent has a router of its own for whoever names none."""
-    libtorrent = pytest.importorskip("libtorrent")
+    require_libtorrent()
+    libtorrent = libtorrent_session.load()
     options = {"read_only": True, "restricted": True}
     none = libtorrent_session.settings(libtorrent, ["127.0.0.1"], (), **options)
     assert none["dht_bootstrap_nodes"] == "" != libtorrent.default_settings()["dht_bootstrap_nodes"]

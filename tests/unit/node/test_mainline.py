@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from private_mainline import PrivateMainline
+from private_mainline import PrivateMainline, require_libtorrent
 
 from dhtvpn.discovery import libtorrent_session
 from dhtvpn.discovery.remembered import RememberedContacts
@@ -48,6 +48,7 @@ MakeMainline = Callable[..., Mainline]
 @pytest.fixture(scope="module")
 def private() -> Iterator[PrivateMainline]:
     """Twenty nodes that know each other."""
+    require_libtorrent()
     made = PrivateMainline()
     yield made
     made.close()
