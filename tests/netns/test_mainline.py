@@ -27,8 +27,9 @@ Lab = Callable[[Topology], Network]
 
 NODES = 40
 WITHIN_S = 50
-"""Usually four. A store waits 15 s for a node that is gone, and of forty the other member is one (see
-MainlineSession._avoid); two who wrote a page at once find out 3 to 10 s later."""
+"""Four where nothing goes wrong, up to thirty otherwise. A store waits 15 s for a node that does not answer,
+and of forty-one the other member is one (see MainlineSession._avoid); two who wrote a page at once find out 3
+to 10 s later."""
 
 SETTLED_S = 480.0
 MEASURED_S = 900.0
