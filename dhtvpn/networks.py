@@ -66,6 +66,8 @@ class KnownNetwork:
     """Hints: where members are, ``HOST:PORT`` as typed."""
     discovery: tuple[Discovery, ...] = ()
     """Sources of records; empty: the default."""
+    mainline_routers: tuple[str, ...] = ()
+    """Of the BitTorrent DHT, ``HOST:PORT`` as typed; empty: the public ones."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``network.json`` holds. It is secret: it contains the network-id."""
@@ -82,6 +84,7 @@ class KnownNetwork:
             "bootstrap": list(self.bootstrap),
             "peers": list(self.peers),
             "discovery": [source.value for source in self.discovery],
+            "mainline_routers": list(self.mainline_routers),
         }
 
 
@@ -168,6 +171,7 @@ class NetworkStore:
         bootstrap: Sequence[str] = (),
         peers: Sequence[str] = (),
         discovery: Sequence[Discovery] = (),
+        mainline_routers: Sequence[str] = (),
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
 
@@ -196,6 +200,7 @@ class NetworkStore:
                 bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
                 peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
                 discovery=tuple(discovery) or known.discovery,
+                mainline_routers=tuple(mainline_routers)[:MAX_BOOTSTRAP] or known.mainline_routers,
             )
             self._save(updated)
         return updated
@@ -327,6 +332,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
         peers=tuple(peers[:MAX_PEERS]),
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
+        mainline_routers=tuple(_texts(content, "mainline_routers")[:MAX_BOOTSTRAP]),
     )
 
 

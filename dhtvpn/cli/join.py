@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery, parse_discovery, require_available
+from dhtvpn.choices import DEFAULT_DISCOVERY, Discovery, parse_discovery, require_available, with_mainline
 from dhtvpn.cli import detach, logs, output
 from dhtvpn.cli.nodes import running_process
 from dhtvpn.cli.options import (
@@ -52,6 +52,7 @@ class Choices:
     cipher: Cipher | None
     peers: tuple[str, ...] = ()
     discovery: tuple[Discovery, ...] = ()
+    mainline_routers: tuple[str, ...] = ()
 
 
 @app.command(
@@ -61,6 +62,7 @@ class Choices:
         "sudo dhtvpn join - --network home < id.txt  the id stays out of 'ps'",
         "sudo dhtvpn join home --bootstrap node.example.net:4690",
         "sudo dhtvpn join home --peer 192.0.2.7:50123 --discovery lan,kademlia",
+        "sudo dhtvpn join home --mainline     search the public BitTorrent DHT too",
     )
 )
 def join(
@@ -91,6 +93,20 @@ def join(
             help="How members are looked for: lan, kademlia, mainline, with commas. [default: lan,kademlia]",
         ),
     ] = None,
+    mainline: Annotated[
+        bool,
+        typer.Option(
+            "--mainline", help="Look in the public BitTorrent DHT too, which shows it this address."
+        ),
+    ] = False,
+    mainline_router: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mainline-router",
+            metavar="HOST:PORT",
+            help="Where that DHT is entered, in place of its public hosts. May be repeated.",
+        ),
+    ] = None,
     port: Annotated[
         int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="The UDP port to use.")
     ] = None,
@@ -113,12 +129,23 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, peer, discovery, port, interface, cipher) is remembered for the next
-    time. A network that is new to this machine is called net-... here, or as you say with --network.
+    What you choose (name, bootstrap, peer, discovery, mainline, port, interface, cipher) is remembered for
+    the next time. A network that is new to this machine is called net-... here, or as you say with --network.
     """
     chosen = session(context, state_dir, network, as_json)
     sources = parse_discovery(discovery) if discovery is not None else ()
-    choices = Choices(name, tuple(bootstrap or ()), port, interface, cipher, tuple(peer or ()), sources)
+    if mainline:
+        sources = with_mainline(sources)
+    choices = Choices(
+        name,
+        tuple(bootstrap or ()),
+        port,
+        interface,
+        cipher,
+        tuple(peer or ()),
+        sources,
+        tuple(mainline_router or ()),
+    )
     _check(choices)
     known = _resolve(chosen, which, choices)
     _check_machine(chosen, known)
@@ -135,7 +162,7 @@ def _check(choices: Choices) -> None:
             f"--name {choices.hostname!r} is no host name: use up to 63 of the characters a-z, 0-9 and -, "
             "with no - at either end"
         )
-    for address in (*choices.bootstrap, *choices.peers):
+    for address in (*choices.bootstrap, *choices.peers, *choices.mainline_routers):
         split_host_port(address)
     require_available(choices.discovery)
     if choices.interface is not None and not INTERFACE_NAME.fullmatch(choices.interface):
@@ -176,6 +203,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         bootstrap=choices.bootstrap,
         peers=choices.peers,
         discovery=choices.discovery,
+        mainline_routers=choices.mainline_routers,
     )
 
 
@@ -240,6 +268,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         socket_path=socket_path(chosen.state_dir, known.name),
         peers=known.peers,
         discovery=known.discovery or DEFAULT_DISCOVERY,
+        mainline_routers=known.mainline_routers,
     )
     parent = detach.parent_waiting()
     logs.start(verbose, known.directory / logs.FILE_NAME if parent else None)

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from dhtvpn.nat import krpc
 from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
@@ -87,13 +88,19 @@ class _Assembler:
 
 
 def control_filter(
-    family: int, index_tag: int | None, thinned: Mapping[bytes, int] | None = None, *, data: bool = False
+    family: int,
+    index_tag: int | None,
+    thinned: Mapping[bytes, int] | None = None,
+    *,
+    data: bool = False,
+    krpc_answers: bool = False,
 ) -> tuple[Instruction, ...]:
     """For a control socket of ``family`` (4 or 6).
 
     ``index_tag``: the upper 16 bits of every receiver index of ours; None: no tunnels here, so none of their
     messages. ``thinned`` maps the first 4 (IPv4) or 8 (IPv6: /64) bytes of a source address to n: one in
     2**n of what strangers may send passes. ``data``: data messages are for this socket too.
+    ``krpc_answers``: so are answers of the BitTorrent DHT.
     """
     assembler = _Assembler()
     add, place = assembler.add, assembler.place
@@ -101,6 +108,8 @@ def control_filter(
     add(_JUMP_EQUAL, DHT_PREFIX, "dht")
     if index_tag is not None:
         add(_JUMP_EQUAL, NOTE_PREFIX, "note")
+    if krpc_answers:
+        add(_JUMP_EQUAL, krpc.FIRST_BYTE, "krpc")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
@@ -118,6 +127,11 @@ def control_filter(
         place("note")
         add(_LOAD_LENGTH)
         add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
+    if krpc_answers:
+        place("krpc")
+        add(_LOAD_LENGTH)
+        add(_JUMP_GREATER, UDP_HEADER + krpc.MOST, "drop")
+        add(_JUMP_GREATER, UDP_HEADER + krpc.LEAST - 1, "stranger", "drop")
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")

@@ -46,7 +46,7 @@ from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
-from dhtvpn.records.topic import Topic
+from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ class Node:
         events: Events,
         drops: Drops,
         random_bytes: Callable[[int], bytes],
+        topics: NetworkTopics | None = None,
     ) -> None:
+        """``topics``: the network's, where a source has to know them too."""
         self.config = config
         self.claim = claim
         self.port = port
@@ -111,7 +113,7 @@ class Node:
         self._background: set[asyncio.Task[None]] = set()
         self._surveyed = asyncio.Event()
         self._random_bytes = random_bytes
-        self._topics: dict[int, Topic] = {}
+        self._topics = topics or NetworkTopics(config.network_id.secret)
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
         self.tunnels = Tunnels(
             device=device,
@@ -181,13 +183,14 @@ class Node:
             resolve=lambda wanted: self.tunnels.resolve(networks if wanted else ()),
             became_crowded=self._became_crowded,
             drops=self.drops,
+            topics=self._topics,
         )
 
     def _make_announcer(self) -> Announcer:
         return Announcer(
             directory=self.directory,
             identity=self._identity,
-            topic_at=self._topic_at,
+            topic_at=self._topics.roster,
             record=self._record,
             random_bytes=self._random_bytes,
             published=self._published,
@@ -198,7 +201,7 @@ class Node:
     def _make_finder(self) -> Finder:
         return Finder(
             directory=self.directory,
-            topic_at=self._topic_at,
+            topic_at=self._topics.roster,
             roster=self.roster,
             own_node_key=self._identity.node_key,
             member_found=self._member_found,
@@ -499,12 +502,6 @@ class Node:
     def _known_names(self) -> tuple[str, ...]:
         """Whom to ask first: members are DHT nodes and answer STUN as bootstrap nodes do."""
         return (*self.config.bootstrap, *self.config.peers)
-
-    def _topic_at(self, epoch: int) -> Topic:
-        if epoch not in self._topics:
-            self._topics = {e: t for e, t in self._topics.items() if e >= epoch - 2}
-            self._topics[epoch] = Topic.derive(self.config.network_id.secret, epoch)
-        return self._topics[epoch]
 
     def _record(self) -> EndpointRecord:
         return EndpointRecord(
