@@ -133,11 +133,11 @@ def test_noise_does_not_get_through() -> None:
 
 def test_the_lengths_are_those_of_the_messages() -> None:
     assert socket_filter.HANDSHAKE_SIZES == messages.SIZES
-    assert socket_filter.DATA_LEAST == OVERHEAD
+    assert socket_filter.DATA_LEAST == CHUNK_AT + 1 < OVERHEAD
     assert socket_filter.DHT_MOST == 1 + MAX_DATAGRAM
 
 
-@pytest.mark.parametrize("kind", [4, 5])
+@pytest.mark.parametrize("kind", [4, 5, 6, 7])
 def test_the_engine_gets_data_for_indices_that_may_be_ours(kind: int) -> None:
     program = engine_filter(TAG)
     head = bytes([kind, 0, 0, 0])
