@@ -188,7 +188,9 @@ class Pair:
         """Devices with a virtio header, and trains both ways."""
         pair = cls.make(keys, vnet=(True, True))
         for side in (pair.a, pair.b):
-            side.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=aes, blocks=False), 0.0)
+            side.engine.handle_command(
+                SetFeatures(1, trains=True, udp_trains=True, aes=aes, blocks=False), 0.0
+            )
         return pair
 
     @classmethod

@@ -55,7 +55,9 @@ def test_a_run_has_one_length() -> None:
 @pytest.mark.parametrize("trains", [False, True])
 def test_peers_that_know_no_trains_get_packets(trains: bool) -> None:
     pair = Pair.make(vnet=(True, False))
-    pair.a.engine.handle_command(SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0)
+    pair.a.engine.handle_command(
+        SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0
+    )
     packet = udp(A4, B4, PAYLOAD) if trains else PACKET  # trains of UDP are a feature of their own
     pair.a.send(from_device(packet, 1000))
     pair.carry_runs()
@@ -84,7 +86,9 @@ def test_features_go_as_they_came() -> None:
 def test_begun_checksums_are_left_to_peers_with_trains_only() -> None:
     for trains in (True, False):
         pair = Pair.with_trains()
-        pair.a.engine.handle_command(SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0)
+        pair.a.engine.handle_command(
+            SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0
+        )
         packets = [tcp(A4, B4, b"x"), udp(A4, B4, b"y"), udp(A6, B6, b"z")]
         pair.a.send(*map(from_device, packets))
         plaintexts = opened(pair, pair.a.take_sent())
