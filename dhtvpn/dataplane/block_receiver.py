@@ -18,7 +18,7 @@ from dhtvpn.errors import DecodeError
 from dhtvpn.packet import virtio
 from dhtvpn.packet.block import MAX_CHUNKS, PLACE, SEGMENT, SEGMENT_SIZE, prepare, shape_of
 from dhtvpn.packet.transport import stated_length
-from dhtvpn.wireguard.constants import TAG_SIZE
+from dhtvpn.wireguard.constants import TAG_SIZE, TYPE_BLOCK, TYPE_BLOCK_AES
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, Session
 
 MAX_BLOCK: Final = 1 << 16
@@ -30,6 +30,7 @@ MAX_KEPT: Final = 8
 MAX_SHAPES: Final = 16  # ours: strides whose slices are kept
 
 _AT: Final = virtio.SIZE
+_TYPES: Final = frozenset((TYPE_BLOCK, TYPE_BLOCK_AES))
 _LEAST: Final = SEGMENT_SIZE + TAG_SIZE
 
 
@@ -47,7 +48,8 @@ class Head(NamedTuple):
 class _Kept:
     """A block that waits for chunks."""
 
-    number: int
+    head: Head
+    """Of its first chunk, with place 0."""
     chunks: dict[int, bytes] = field(default_factory=dict)
     octets: int = 0
     congested: bool = False
@@ -72,7 +74,9 @@ class BlockReceiver:
             return None
         kind, index, counter = HEADER.unpack_from(self._view, start)
         place, chunks = PLACE.unpack_from(self._view, start + HEADER_SIZE)
-        return Head(kind, index, counter, place, chunks) if place < chunks <= MAX_CHUNKS else None
+        if kind not in _TYPES or not place < chunks <= MAX_CHUNKS:
+            return None
+        return Head(kind, index, counter, place, chunks)
 
     def open_run(self, session: Session, head: Head, start: int, size: int, stride: int) -> int:
         """The plaintext's length of the block that begins at ``start`` and of which all datagrams, ``stride``
@@ -92,24 +96,24 @@ class BlockReceiver:
     def add(self, session: Session, head: Head, chunk: bytes, *, congested: bool) -> int:
         """Keep ``chunk``, which came behind ``head``. The plaintext's length of the block where it was the
         last one that was missing, 0 otherwise. Raises DecodeError "data_tag"."""
-        key = head.receiver, head.counter
+        key, first = (head.receiver, head.counter), head._replace(place=0)
         kept = self._kept.get(key)
         if kept is None:
-            kept = self._kept[key] = _Kept(head.chunks)
+            kept = self._kept[key] = _Kept(first)
             if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
                 self._drops.count("dataplane", "block_incomplete")
-        if kept.number != head.chunks or head.place in kept.chunks or kept.octets + len(chunk) > MAX_BLOCK:
+        if kept.head != first or head.place in kept.chunks or kept.octets + len(chunk) > MAX_BLOCK:
             self._drops.count("dataplane", "block_chunk")
             return 0
         kept.chunks[head.place] = chunk
         kept.octets += len(chunk)
         kept.congested |= congested
-        if len(kept.chunks) < kept.number:
+        if len(kept.chunks) < head.chunks:
             return 0
         del self._kept[key]
         self.congested = kept.congested
-        length = self._open(session, head, b"".join(kept.chunks[place] for place in range(kept.number)))
+        length = self._open(session, head, b"".join(kept.chunks[place] for place in range(head.chunks)))
         if not length:
             raise DecodeError("data_tag")
         return length
@@ -122,7 +126,8 @@ class BlockReceiver:
         overtaken = [key for key in self._kept if key[0] == index and key[1] < counter]
         for key in overtaken:
             del self._kept[key]
-        self._drops.count("dataplane", "block_incomplete", len(overtaken))
+        if overtaken:
+            self._drops.count("dataplane", "block_incomplete", len(overtaken))
         return bool(overtaken)
 
     def super_packet(
