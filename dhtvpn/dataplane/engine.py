@@ -55,7 +55,7 @@ class Engine:
         self.drops = Drops()
         self._emit = emit
         self._peers = Peers(self._confirmed)
-        self._inbound = Inbound(device=device, peers=self._peers, drops=self.drops, emit=emit)
+        self._inbound = Inbound(device=device, peers=self._peers, drops=self.drops, emit=emit, say=self._say)
         self._outbound = Outbound(
             device=device,
             peers=self._peers,
@@ -117,6 +117,7 @@ class Engine:
                 peer.set_endpoint(command.endpoint)
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
+                peer.blocks, peer.blocks_wanted = command.blocks, False
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA
             case SetPathMtu():
                 self._peers.set_path_mtu(peer, command.mtu)
@@ -170,6 +171,10 @@ class Engine:
         self._peers.install_keypair(peer, keypair, now)
         if peer.transport.ready(now):
             self._outbound.flush_queue(peer, now)
+
+    def _say(self, peer: Peer, frame: bytes, now: float) -> None:
+        """Send a control frame of the engine's own."""
+        self._outbound.send_plaintext(peer, frame, now)
 
     def _confirmed(self, peer: Peer, local_index: int) -> None:
         """A responder's keypair may be sent with: called while a datagram is being opened."""

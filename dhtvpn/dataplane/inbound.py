@@ -7,8 +7,10 @@ that are its own and ours. Whatever fails is dropped and counted by reason.
 import socket
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
+from dhtvpn.dataplane.block_receiver import BlockReceiver
+from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event
 from dhtvpn.dataplane.peers import Peer, Peers
@@ -18,10 +20,12 @@ from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.frames import KIND_BLOCKS, Blocks, decode, encode
 from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
+from dhtvpn.wireguard.constants import TYPE_BLOCK, TYPE_BLOCK_AES
 from dhtvpn.wireguard.transport import receiver_index
 
 QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
@@ -34,16 +38,41 @@ FRAMES_BURST: Final = 200
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
 _AT: Final = virtio.SIZE
+_BLOCKS: Final = frozenset((TYPE_BLOCK, TYPE_BLOCK_AES))
+_BLOCKS_WANTED: Final = encode(Blocks(wanted=True))
+_NO_BLOCKS: Final = encode(Blocks(wanted=False))
+
+
+class _Came(NamedTuple):
+    """What one recvmsg gave."""
+
+    size: int
+    stride: int
+    """Bytes of each datagram; the last may be shorter."""
+    family: int
+    source: RawAddress
+    mark: int
+    """ECN bits."""
+    now: float
 
 
 class Inbound:
     """The way in."""
 
-    def __init__(self, *, device: Device, peers: Peers, drops: Drops, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        *,
+        device: Device,
+        peers: Peers,
+        drops: Drops,
+        emit: Callable[[Event], None],
+        say: Callable[[Peer, bytes, float], None],
+    ) -> None:
         self._device = device
         self._peers = peers
         self._drops = drops
         self._emit = emit
+        self._say = say
         self._local: frozenset[bytes] = frozenset()
         buffer = bytearray(_BUFFER)
         self._view = memoryview(buffer)
@@ -51,6 +80,7 @@ class Inbound:
         self._trains = TrainReceiver(
             buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
         )
+        self._blocks = BlockReceiver(self._view, drops)
         self._queue = StandingQueue()
         self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
@@ -86,22 +116,25 @@ class Inbound:
                 self._drops.count("dataplane", "not_data")
                 continue
             stride, mark = received(ancillary, size)
-            start = 0
+            came, start = _Came(size, stride, family, source, mark, now), 0
             while start < size:
                 end = min(start + stride, size)
-                first = self._open(bytes(view[start:end]), family, source, mark, now)
+                if view[start] in _BLOCKS:
+                    start = self._open_block(start, came)
+                    continue
+                first = self._open(bytes(view[start:end]), came)
                 if first is None or not is_segment(first):
                     start = end
                     continue
                 start = self._open_train(first, start, size, stride, now)
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
 
-    def _is_to_drop(self, piece: bytes) -> bool:
-        """Whether a piece of the train at hand is to go, for the sake of the queue behind it. Where the
-        sender knows ECN the train is marked instead."""
+    def _is_to_drop(self, buffer: bytes | bytearray, at: int) -> bool:
+        """Whether a piece of the train at hand, whose headers are at ``at``, is to go, for the sake of the
+        queue behind it. Where the sender knows ECN the train is marked instead."""
         if not self._queue.signal(self._now):
             return False
-        if ecn.bits_of(piece):
+        if ecn.bits_of(buffer, at):
             self._ecn = ecn.CE
             return False
         self._drops.count("dataplane", "standing_queue_in")
@@ -109,16 +142,22 @@ class Inbound:
 
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""
-        plaintext = self._open(datagram_untrusted, family, source, ecn.NOT_ECT, now)
+        size = len(datagram_untrusted)
+        if not 0 < size <= len(self._view):
+            self._drops.count("dataplane", "not_data")
+            return
+        self._view[:size] = datagram_untrusted
+        came = _Came(size, size, family, source, ecn.NOT_ECT, now)
+        if datagram_untrusted[0] in _BLOCKS:
+            self._open_block(0, came)
+            return
+        plaintext = self._open(datagram_untrusted, came)
         if self._joined:
             self._write_joined()
         if plaintext is not None and is_segment(plaintext):
-            self._view[: len(datagram_untrusted)] = datagram_untrusted
-            self._open_train(plaintext, 0, len(datagram_untrusted), len(datagram_untrusted), now)
+            self._open_train(plaintext, 0, size, size, now)
 
-    def _open(
-        self, datagram_untrusted: bytes, family: int, source: RawAddress, mark: int, now: float
-    ) -> bytes | None:
+    def _open(self, datagram_untrusted: bytes, came: _Came) -> bytes | None:
         """Open one datagram, and deliver its plaintext unless it is a SEGMENT, which is returned."""
         index = receiver_index(datagram_untrusted)
         if index is None:
@@ -129,29 +168,86 @@ class Inbound:
             self._drops.count("dataplane", "unknown_index")
             return None
         try:
-            plaintext = peer.transport.open(datagram_untrusted, now)
+            plaintext = peer.transport.open(datagram_untrusted, came.now)
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             return None
-        if source != peer.address:
-            if source[1] == 0:
-                self._drops.count("dataplane", "source_port")  # nobody can be answered there
-                return None
-            if peer.roam(family, source) and peer.endpoint is not None:
-                self._emit(EndpointRoamed(peer.number, peer.endpoint))
-        peer.rx_bytes += len(datagram_untrusted)
-        self._peers.active[peer.number] = peer
-        self._peer, self._source, self._ecn, self._now = peer, source, mark, now
+        if not self._arrived(peer, len(datagram_untrusted), came):
+            return None
         if plaintext:
             peer.received = True
             if not is_segment(plaintext):
                 self._deliver(plaintext)
         else:
             peer.keepalive_received = True
+        self._heard(peer)
+        return plaintext or None
+
+    def _arrived(self, peer: Peer, size: int, came: _Came) -> bool:
+        """``size`` bytes of ``peer`` that are authentic have come. False where nobody can be answered."""
+        if came.source != peer.address:
+            if came.source[1] == 0:
+                self._drops.count("dataplane", "source_port")
+                return False
+            if peer.roam(came.family, came.source) and peer.endpoint is not None:
+                self._emit(EndpointRoamed(peer.number, peer.endpoint))
+        peer.rx_bytes += size
+        self._peers.active[peer.number] = peer
+        self._peer, self._source, self._ecn, self._now = peer, came.source, came.mark, came.now
+        return True
+
+    def _open_block(self, start: int, came: _Came) -> int:
+        """The block, or the chunk of one, that begins at ``start``. Returns where what it took ends."""
+        blocks, end = self._blocks, min(start + came.stride, came.size)
+        head = blocks.head(start, end)
+        peer = self._peers.by_index.get(head.receiver) if head is not None else None
+        if head is None or peer is None:
+            self._drops.count("dataplane", "not_data" if head is None else "unknown_index")
+            return end
+        session = peer.transport.receiving(head.receiver, came.now)
+        if session is None or not (peer.blocks and self._device.vnet_header):
+            self._drops.count("dataplane", "block_unwanted")  # we have not said that we take them
+            return end
+        try:
+            length = blocks.open_run(session, head, start, came.size, came.stride)
+            if length:
+                end = min(start + head.chunks * came.stride, came.size)
+            else:
+                chunk = bytes(self._view[start + CHUNK_AT : end])
+                length = blocks.add(session, head, chunk, congested=came.mark == ecn.CE)
+            if length:
+                peer.transport.accept(session, head.counter)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            self._block_lost(peer, came.now)
+            return end
+        if length and self._arrived(peer, end - start, came):
+            if blocks.give_up_before(head.receiver, head.counter):
+                self._block_lost(peer, came.now)
+            if blocks.congested:
+                self._ecn = ecn.CE
+            self._deliver_block(peer, length)
+        return end
+
+    def _deliver_block(self, peer: Peer, length: int) -> None:
+        """The block that was opened, ``length`` bytes of it."""
+        peer.received = True
+        self._heard(peer)
+        where = self._blocks.super_packet(length, self._is_to_drop)
+        if where is None:
+            self._drops.count("dataplane", "bad_segment")
+        else:
+            self._deliver_super_packet(self._blocks.buffer, *where)
+
+    def _heard(self, peer: Peer) -> None:
+        """Tell the control process of the first message with a new keypair at once."""
         if peer.watched:
             peer.watched = False
             self._emit(self._peers.take_activity(peer))
-        return plaintext or None
+
+    def _block_lost(self, peer: Peer, now: float) -> None:
+        if peer.loss.lost(now):
+            self._say(peer, _NO_BLOCKS, now)
 
     def _open_train(self, first: bytes, start: int, size: int, stride: int, now: float) -> int:
         """The run that ``first`` begins, of the peer that :meth:`_open` has found. Returns where it ends."""
@@ -163,6 +259,8 @@ class Inbound:
             return end
         stop = self._trains.open_run(session, first, start, size, end - start)
         peer.rx_bytes += stop - end
+        if peer.blocks and peer.loss.received(session.replay, now):
+            self._say(peer, _BLOCKS_WANTED, now)
         return stop
 
     def _deliver(self, plaintext: bytes) -> None:
@@ -247,4 +345,16 @@ class Inbound:
             self._drops.count("dataplane", "frame_rate")
             return
         self._frame_tokens -= 1.0
+        if plaintext[0] == KIND_BLOCKS:
+            self._blocks_frame(peer, plaintext)
+            return
         self._emit(ControlFrame(peer.number, plaintext, Endpoint.from_socket(source)))
+
+    def _blocks_frame(self, peer: Peer, plaintext: bytes) -> None:
+        """The peer says whether it wants blocks: the engines settle that, in a round trip."""
+        try:
+            frame = decode(plaintext)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            return
+        peer.blocks_wanted = peer.blocks and isinstance(frame, Blocks) and frame.wanted

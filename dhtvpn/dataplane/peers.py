@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
+from dhtvpn.dataplane.loss_watch import LossWatch
 from dhtvpn.dataplane.messages import Activity
 from dhtvpn.dataplane.sockets import RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
@@ -32,12 +33,15 @@ class Peer:
 
     __slots__ = (
         "address",
+        "blocks",
+        "blocks_wanted",
         "endpoint",
         "family",
         "handshake_asked_at",
         "indices",
         "keepalive_received",
         "keepalive_sent",
+        "loss",
         "mtu",
         "number",
         "queue",
@@ -64,6 +68,9 @@ class Peer:
         self.family = 0
         self.trains = self.udp_trains = False
         """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
+        self.blocks = self.blocks_wanted = False
+        """The peer knows blocks; it wants them now."""
+        self.loss = LossWatch()
         self.queue: deque[Waiting] = deque()
         self.queued_bytes = 0
         self.handshake_asked_at: float | None = None
@@ -73,6 +80,8 @@ class Peer:
         """A keypair was installed and nothing has been received since."""
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
+        if endpoint != self.endpoint:
+            self.blocks_wanted = False  # of another way it has said nothing yet
         self.endpoint = endpoint
         self.family, self.address = raw_address(endpoint)
 
@@ -80,6 +89,8 @@ class Peer:
         """Take a source address as the kernel gave it. False where it is the endpoint that we have."""
         endpoint = Endpoint.from_socket(address)
         moved = endpoint != self.endpoint
+        if moved:
+            self.blocks_wanted = False
         self.endpoint, self.family, self.address = endpoint, family, address
         return moved
 

@@ -32,11 +32,16 @@ FEATURE_AES = 1 << 1
 FEATURE_UDP_TRAINS = 1 << 2
 """Takes trains of UDP datagrams."""
 
+FEATURE_BLOCKS = 1 << 4
+"""Takes blocks once it has said so, and says when (docs/protocol/blocks.md)."""
+
 _HELLO = struct.Struct(f"!BI{NONCE_SIZE}sB")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _KIND_HELLO, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 0x01, 0x02, 0x03, 0x04
 _KIND_PROBE, _KIND_PROBE_ACK = 0x05, 0x06
+KIND_BLOCKS = 0x09
+"""Of a Blocks frame: the engines talk by it, so it is told from the others before they are read."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,14 @@ class ProbeAck:
     token: bytes
 
 
-Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck
+@dataclass(frozen=True)
+class Blocks:
+    """Whether the sender wants super-packets as blocks from now on, rather than as trains."""
+
+    wanted: bool
+
+
+Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Blocks
 
 _OF_TOKEN: dict[int, type[Ping | Pong | Probe | ProbeAck]] = {
     _KIND_PING: Ping,
@@ -111,6 +123,8 @@ def encode(frame: Frame) -> bytes:
             kind, body = _KIND_PROBE, frame.token
         case ProbeAck():
             kind, body = _KIND_PROBE_ACK, frame.token
+        case Blocks():
+            kind, body = KIND_BLOCKS, bytes((frame.wanted,))
     return HEADER.pack(kind, len(body)) + body
 
 
@@ -134,6 +148,10 @@ def decode(plaintext: bytes) -> Frame:
         return _OF_TOKEN[kind](body)
     if kind == _KIND_GOODBYE:
         return Goodbye()
+    if kind == KIND_BLOCKS:
+        if length != 1 or body[0] > 1:
+            raise DecodeError("frame_body")
+        return Blocks(bool(body[0]))
     raise DecodeError("frame_kind")
 
 

@@ -1,6 +1,6 @@
 """Whose datagram is it? The first bytes say (docs/protocol/one-port.md).
 
-Pure. STUN (RFC 8489), the tunnel (WireGuard's message types 1-4 and our 5) and the DHT share one UDP
+Pure. STUN (RFC 8489), the tunnel (WireGuard's message types 1-4 and our 5 to 7) and the DHT share one UDP
 port per address family, in the manner of RFC 7983.
 """
 
@@ -53,7 +53,7 @@ def classify(data: bytes) -> Kind:
         return Kind.DHT
     if first == NOTE_PREFIX:
         return Kind.NOTE
-    if 1 <= first <= 5 and data[1:4] == RESERVED:
+    if 1 <= first <= 7 and data[1:4] == RESERVED:
         return Kind.TUNNEL_HANDSHAKE if first <= 3 else Kind.TUNNEL_DATA
     if first <= 3 and len(data) >= STUN_HEADER and data[4:8] == STUN_COOKIE:
         return Kind.STUN

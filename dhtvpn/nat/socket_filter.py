@@ -23,8 +23,11 @@ UDP_HEADER: Final = 8
 HANDSHAKE_SIZES: Final = {1: 148, 2: 92, 3: 64}
 """Bytes of an initiation, a response and a cookie reply (WireGuard paper, section 5.4): always these."""
 
-DATA_LEAST: Final = 32
-"""Bytes of an empty data message: header and tag."""
+DATA_TYPES: Final = (4, 5, 6, 7)
+"""Data messages, and chunks of blocks (docs/protocol/tunnel.md)."""
+
+DATA_LEAST: Final = 21
+"""Bytes of the shortest chunk of a block: header, place and one of what was sealed."""
 
 DHT_LEAST, DHT_MOST, DHT_KINDS = 23, 1201, 3
 """Prefix, kind, message id and an octet of body; the longest; kinds 0 to 2 (docs/protocol/dht.md)."""
@@ -115,8 +118,8 @@ def control_filter(
         for kind in HANDSHAKE_SIZES:
             add(_JUMP_EQUAL, kind << 24, f"type {kind}")
         if data:
-            add(_JUMP_EQUAL, 4 << 24, "data")
-            add(_JUMP_EQUAL, 5 << 24, "data")
+            for kind in DATA_TYPES:
+                add(_JUMP_EQUAL, kind << 24, "data")
     add(_JUMP_GREATER, 0x03FFFFFF, "drop")
     _stun(assembler)
     if index_tag is not None:
@@ -154,8 +157,8 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     """
     assembler = _Assembler()
     assembler.add(_LOAD_WORD, UDP_HEADER)
-    assembler.add(_JUMP_EQUAL, 4 << 24, "data")
-    assembler.add(_JUMP_EQUAL, 5 << 24, "data", "drop")
+    for kind in DATA_TYPES:
+        assembler.add(_JUMP_EQUAL, kind << 24, "data", "drop" if kind == DATA_TYPES[-1] else "")
     assembler.place("data")
     _data(assembler, index_tag)
     assembler.place("take")

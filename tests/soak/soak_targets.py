@@ -357,7 +357,9 @@ class Stormed:
         self.pair.a.engine.handle_command(keypair_a(), 0.0)
         for side in sides:
             side.socket.sendmsg = lambda parts, options, flags, address: sum(map(len, parts))
-            features = engine_messages.SetFeatures(1, trains=trains, udp_trains=trains, aes=False)
+            features = engine_messages.SetFeatures(
+                1, trains=trains, udp_trains=trains, aes=False, blocks=False
+            )
             side.engine.handle_command(features, 0.0)
         self._header = virtio.NONE if trains else b""
         self.packets = inner_packets(rng)

@@ -1,4 +1,4 @@
-"""The filter's bytes, run by a small interpreter of the five instructions."""
+"""The filter's bytes, run by a small interpreter of its instructions."""
 
 import pytest
 
@@ -14,6 +14,8 @@ def run_filter(payload: bytes) -> int:
             if constant >= len(payload):
                 return 0
             accumulator = payload[constant]
+        elif code == 0x54:
+            accumulator &= constant
         elif code == 0x15:
             position += if_true if accumulator == constant else if_false
         else:
@@ -22,8 +24,8 @@ def run_filter(payload: bytes) -> int:
 
 
 @pytest.mark.parametrize("first", range(256))
-def test_types_4_and_5_are_the_engines_and_all_else_is_for_control(first: int) -> None:
-    expected = ENGINE_INDEX if first in (4, 5) else CONTROL_INDEX
+def test_types_4_to_7_are_the_engines_and_all_else_is_for_control(first: int) -> None:
+    expected = ENGINE_INDEX if first in (4, 5, 6, 7) else CONTROL_INDEX
     assert run_filter(bytes([first, 0, 0, 0])) == expected
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE
 from dhtvpn.discovery.wire import KIND_VALUE, MAX_DATAGRAM, Request, Rpc, encode_request
 from dhtvpn.endpoint import Endpoint
@@ -133,16 +134,16 @@ def test_noise_does_not_get_through() -> None:
 
 def test_the_lengths_are_those_of_the_messages() -> None:
     assert socket_filter.HANDSHAKE_SIZES == messages.SIZES
-    assert socket_filter.DATA_LEAST == OVERHEAD
+    assert socket_filter.DATA_LEAST == CHUNK_AT + 1 < OVERHEAD
     assert socket_filter.DHT_MOST == 1 + MAX_DATAGRAM
 
 
-@pytest.mark.parametrize("kind", [4, 5])
+@pytest.mark.parametrize("kind", [4, 5, 6, 7])
 def test_the_engine_gets_data_for_indices_that_may_be_ours(kind: int) -> None:
     program = engine_filter(TAG)
     head = bytes([kind, 0, 0, 0])
-    assert run(program, head + INDEX + bytes(24)) == TAKE
-    assert run(program, head + INDEX + bytes(23)) == DROP
+    assert run(program, head + INDEX + bytes(13)) == TAKE
+    assert run(program, head + INDEX + bytes(12)) == DROP
     assert run(program, head + STRANGE + bytes(24)) == DROP
     assert run(program, bytes([kind, 1, 0, 0]) + INDEX + bytes(24)) == DROP
     assert run(program, b"") == DROP

@@ -78,4 +78,4 @@ def test_our_binding_response_ipv6() -> None:
 def test_the_reuseport_filter() -> None:
     words = [PROGRAM[offset : offset + 8] for offset in range(0, 40, 8)]
     fields = [(int.from_bytes(w[:2], "little"), w[2], w[3], int.from_bytes(w[4:], "little")) for w in words]
-    assert fields == [(0x30, 0, 0, 0), (0x15, 2, 0, 4), (0x15, 1, 0, 5), (0x06, 0, 0, 0), (0x06, 0, 0, 1)]
+    assert fields == [(0x30, 0, 0, 0), (0x54, 0, 0, 0xFC), (0x15, 1, 0, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 1)]
