@@ -70,6 +70,8 @@ class KnownNetwork:
     """Whether the router is asked to forward the port; None: the default."""
     relay_mbit: int | None = None
     """Relayed for other members a second; 0: nothing, None: the default."""
+    mainline_routers: tuple[str, ...] = ()
+    """Of the BitTorrent DHT, ``HOST:PORT`` as typed; empty: the public ones."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``network.json`` holds. It is secret: it contains the network-id."""
@@ -88,6 +90,7 @@ class KnownNetwork:
             "discovery": [source.value for source in self.discovery],
             "port_mapping": self.port_mapping,
             "relay_mbit": self.relay_mbit,
+            "mainline_routers": list(self.mainline_routers),
         }
 
 
@@ -176,6 +179,7 @@ class NetworkStore:
         discovery: Sequence[Discovery] = (),
         port_mapping: bool | None = None,
         relay_mbit: int | None = None,
+        mainline_routers: Sequence[str] = (),
     ) -> KnownNetwork:
         """Keep ``network_id`` and the choices given; what is None or empty stays as it was.
 
@@ -206,6 +210,7 @@ class NetworkStore:
                 discovery=tuple(discovery) or known.discovery,
                 port_mapping=port_mapping if port_mapping is not None else known.port_mapping,
                 relay_mbit=relay_mbit if relay_mbit is not None else known.relay_mbit,
+                mainline_routers=tuple(mainline_routers)[:MAX_BOOTSTRAP] or known.mainline_routers,
             )
             self._save(updated)
         return updated
@@ -345,6 +350,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
         port_mapping=port_mapping,
         relay_mbit=relay_mbit,
+        mainline_routers=tuple(_texts(content, "mainline_routers")[:MAX_BOOTSTRAP]),
     )
 
 

@@ -12,9 +12,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from dhtvpn.dataplane.engine import Engine
-from dhtvpn.dataplane.messages import Configure, Event, InstallKeypair, SetFeatures, SetPeer
+from dhtvpn.dataplane.messages import Configure, Event, InstallKeypair, Send, SetFeatures, SetPeer
 from dhtvpn.dataplane.sockets import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from dhtvpn.endpoint import Endpoint
+from dhtvpn.mesh.frames import Blocks
+from dhtvpn.mesh.frames import encode as encode_frame
 from dhtvpn.packet.checksum import internet_checksum
 from dhtvpn.system.tun import MemoryTun
 
@@ -186,7 +188,22 @@ class Pair:
         """Devices with a virtio header, and trains both ways."""
         pair = cls.make(keys, vnet=(True, True))
         for side in (pair.a, pair.b):
-            side.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=aes), 0.0)
+            side.engine.handle_command(
+                SetFeatures(1, trains=True, udp_trains=True, aes=aes, blocks=False), 0.0
+            )
+        return pair
+
+    @classmethod
+    def with_blocks(cls, *, aes: bool = False) -> "Pair":
+        """The same, and both sides have said that they want super-packets as blocks."""
+        pair = cls.with_trains(aes=aes)
+        for side, other in ((pair.a, pair.b), (pair.b, pair.a)):
+            side.engine.handle_command(
+                SetFeatures(1, trains=True, udp_trains=True, aes=aes, blocks=True), 0.0
+            )
+            side.engine.handle_command(Send(1, encode_frame(Blocks(wanted=True))), 0.0)
+            other.receive(*side.take_sent(), source=side.socket.address)
+            side.receive(*other.take_sent(), source=other.socket.address)
         return pair
 
     def carry_runs(self, mark: int | None = None, now: float = 0.0) -> None:

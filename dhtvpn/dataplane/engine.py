@@ -74,7 +74,12 @@ class Engine:
             emit=emit,
         )
         self._inbound = Inbound(
-            device=device, peers=self._peers, drops=self.drops, emit=emit, forward=self._outbound.forward
+            device=device,
+            peers=self._peers,
+            drops=self.drops,
+            emit=emit,
+            forward=self._outbound.forward,
+            say=self._outbound.send_plaintext,
         )
         self._to_flush: list[Peer] = []
         self._reported_drops = 0
@@ -147,6 +152,7 @@ class Engine:
                 peer.source = source_option(command.address)
             case SetFeatures():
                 peer.trains, peer.udp_trains = command.trains, command.udp_trains
+                peer.blocks, peer.blocks_wanted = command.blocks, False
                 peer.transport.message_type = TYPE_DATA_AES if command.aes else TYPE_DATA
             case SetPathMtu():
                 self._peers.set_path_mtu(peer, command.mtu)

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 
+from dhtvpn.dataplane.block_receiver import BlockReceiver
+from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
 from dhtvpn.dataplane.peers import Peer, Peers, Via
@@ -20,11 +22,13 @@ from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.frames import KIND_BLOCKS, Blocks, decode, encode
 from dhtvpn.mesh.relay_wire import DATA_HEADER, DATA_MARK, DATA_PREFIX, HANDSHAKE_MARK, next_id
 from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
+from dhtvpn.wireguard.constants import TYPE_BLOCK, TYPE_BLOCK_AES
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, receiver_index
 
 QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
@@ -39,6 +43,9 @@ HEARD_ELSEWHERE_S: Final = 1.0
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
 _AT: Final = virtio.SIZE
+_BLOCKS: Final = frozenset((TYPE_BLOCK, TYPE_BLOCK_AES))
+_BLOCKS_WANTED: Final = encode(Blocks(wanted=True))
+_NO_BLOCKS: Final = encode(Blocks(wanted=False))
 
 
 class _Origin(NamedTuple):
@@ -47,6 +54,18 @@ class _Origin(NamedTuple):
     family: int
     source: RawAddress
     via: Via | None
+
+
+class _Came(NamedTuple):
+    """What stands in the buffer: what one recvmsg gave, or what somebody has relayed to us."""
+
+    size: int
+    stride: int
+    """Bytes of each datagram; the last may be shorter."""
+    origin: _Origin
+    mark: int
+    """ECN bits."""
+    now: float
 
 
 class Inbound:
@@ -60,6 +79,7 @@ class Inbound:
         drops: Drops,
         emit: Callable[[Event], None],
         forward: Callable[[Peer, list[bytes], int, float], None],
+        say: Callable[[Peer, bytes, float], None],
     ) -> None:
         self._forward = forward
         self._inner: list[tuple[Via, list[bytes], int]] = []
@@ -68,6 +88,7 @@ class Inbound:
         self._peers = peers
         self._drops = drops
         self._emit = emit
+        self._say = say
         self._local: frozenset[bytes] = frozenset()
         buffer = bytearray(_BUFFER)
         self._view = memoryview(buffer)
@@ -75,6 +96,7 @@ class Inbound:
         self._trains = TrainReceiver(
             buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
         )
+        self._blocks = BlockReceiver(self._view, drops)
         self._queue = StandingQueue()
         self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
@@ -117,7 +139,7 @@ class Inbound:
                 self._open_run(size, stride, _Origin(family, source, None), mark, now)
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
 
-    def _open_run(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
+    def _open_run(self, size: int, stride: int, origin: _Origin, mark: int, now: float) -> None:
         """The datagrams that stand in the first ``size`` bytes of the buffer, ``stride`` bytes each. What
         they carry of other sessions of ours comes after them."""
         self._open_all(size, stride, origin, mark, now)
@@ -142,11 +164,14 @@ class Inbound:
                 yield len(run), length - 1, via, mark
                 at = end
 
-    def _open_all(self, size: int, stride: int, origin: "_Origin", mark: int, now: float) -> None:
+    def _open_all(self, size: int, stride: int, origin: _Origin, mark: int, now: float) -> None:
         view, start = self._view, 0
         opened: bytes | None = None
         while start < size:
             end = min(start + stride, size)
+            if opened is None and view[start] in _BLOCKS:
+                start = self._open_block(start, _Came(size, stride, origin, mark, now))
+                continue
             first = opened or self._open(bytes(view[start:end]), origin, mark, now)
             opened = None
             if first is None:
@@ -174,12 +199,12 @@ class Inbound:
             view[: len(data)] = data
             self._open_run(len(data), stride - DATA_HEADER, _Origin(0, source, via), mark, now)
 
-    def _is_to_drop(self, piece: bytes) -> bool:
-        """Whether a piece of the train at hand is to go, for the sake of the queue behind it. Where the
-        sender knows ECN the train is marked instead."""
+    def _is_to_drop(self, buffer: bytes | bytearray, at: int) -> bool:
+        """Whether a piece of the train at hand, whose headers are at ``at``, is to go, for the sake of the
+        queue behind it. Where the sender knows ECN the train is marked instead."""
         if not self._queue.signal(self._now):
             return False
-        if ecn.bits_of(piece):
+        if ecn.bits_of(buffer, at):
             self._ecn = ecn.CE
             return False
         self._drops.count("dataplane", "standing_queue_in")
@@ -199,7 +224,7 @@ class Inbound:
         if self._joined:
             self._write_joined()
 
-    def _open(self, datagram_untrusted: bytes, origin: "_Origin", mark: int, now: float) -> bytes | None:
+    def _open(self, datagram_untrusted: bytes, origin: _Origin, mark: int, now: float) -> bytes | None:
         """Open one datagram, and deliver its plaintext unless it is a SEGMENT or a relayed data message,
         which are returned."""
         index = receiver_index(datagram_untrusted)
@@ -215,19 +240,8 @@ class Inbound:
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             return None
-        source = origin.source
-        if origin.via is not None:
-            # The way back through members is ours to choose: whichever of them it was, it is the path in use.
-            member = origin.via.carrier is not None and peer.via is not None and peer.via.carrier is not None
-            source = peer.address if member and peer.address else origin.via.place_of(peer.number)
-        self._strayed = False
-        if source != peer.address and not self._from_elsewhere(peer, origin, source, now):
+        if not self._arrived(peer, len(datagram_untrusted), origin, mark, now):
             return None
-        peer.rx_bytes += len(datagram_untrusted)
-        if self._strayed:
-            peer.strayed_bytes += len(datagram_untrusted)
-        self._peers.active[peer.number] = peer
-        self._peer, self._source, self._ecn, self._now = peer, source, mark, now
         returned = None
         if plaintext:
             peer.received = True
@@ -237,12 +251,80 @@ class Inbound:
                 self._deliver(plaintext)
         else:
             peer.keepalive_received = True
+        self._heard(peer)
+        return returned
+
+    def _arrived(self, peer: Peer, size: int, origin: _Origin, mark: int, now: float) -> bool:
+        """``size`` bytes of ``peer`` that are authentic have come. False: they are to be dropped."""
+        source = origin.source
+        if origin.via is not None:
+            # The way back through members is ours to choose: whichever of them it was, it is the path in use.
+            member = origin.via.carrier is not None and peer.via is not None and peer.via.carrier is not None
+            source = peer.address if member and peer.address else origin.via.place_of(peer.number)
+        self._strayed = False
+        if source != peer.address and not self._from_elsewhere(peer, origin, source, now):
+            return False
+        peer.rx_bytes += size
+        if self._strayed:
+            peer.strayed_bytes += size
+        self._peers.active[peer.number] = peer
+        self._peer, self._source, self._ecn, self._now = peer, source, mark, now
+        return True
+
+    def _open_block(self, start: int, came: _Came) -> int:
+        """The block, or the chunk of one, that begins at ``start``. Returns where what it took ends."""
+        blocks, end = self._blocks, min(start + came.stride, came.size)
+        head = blocks.head(start, end)
+        peer = self._peers.by_index.get(head.receiver) if head is not None else None
+        if head is None or peer is None:
+            self._drops.count("dataplane", "not_data" if head is None else "unknown_index")
+            return end
+        session = peer.transport.receiving(head.receiver, came.now)
+        if session is None or not (peer.blocks and self._device.vnet_header):
+            self._drops.count("dataplane", "block_unwanted")  # we have not said that we take them
+            return end
+        try:
+            length = blocks.open_run(session, head, start, came.size, came.stride)
+            if length:
+                end = min(start + head.chunks * came.stride, came.size)
+            else:
+                chunk = bytes(self._view[start + CHUNK_AT : end])
+                length = blocks.add(session, head, chunk, congested=came.mark == ecn.CE)
+            if length:
+                peer.transport.accept(session, head.counter)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            self._block_lost(peer, came.now)
+            return end
+        if length and self._arrived(peer, end - start, came.origin, came.mark, came.now):
+            if blocks.give_up_before(head.receiver, head.counter):
+                self._block_lost(peer, came.now)
+            if blocks.congested:
+                self._ecn = ecn.CE
+            self._deliver_block(peer, length)
+        return end
+
+    def _deliver_block(self, peer: Peer, length: int) -> None:
+        """The block that was opened, ``length`` bytes of it."""
+        peer.received = True
+        self._heard(peer)
+        where = self._blocks.super_packet(length, self._is_to_drop)
+        if where is None:
+            self._drops.count("dataplane", "bad_segment")
+        else:
+            self._deliver_super_packet(self._blocks.buffer, *where)
+
+    def _heard(self, peer: Peer) -> None:
+        """Tell the control process of the first message with a new keypair at once."""
         if peer.watched:
             peer.watched = False
             self._emit(self._peers.take_activity(peer))
-        return returned
 
-    def _from_elsewhere(self, peer: Peer, origin: "_Origin", source: RawAddress, now: float) -> bool:
+    def _block_lost(self, peer: Peer, now: float) -> None:
+        if peer.loss.lost(now):
+            self._say(peer, _NO_BLOCKS, now)
+
+    def _from_elsewhere(self, peer: Peer, origin: _Origin, source: RawAddress, now: float) -> bool:
         """An authentic message of ``peer`` came from where we do not send to. False: it is to be dropped.
 
         From one address to another the peer roams. Between an address and a relay the control process
@@ -317,6 +399,8 @@ class Inbound:
         peer.rx_bytes += stop - end
         if self._strayed:
             peer.strayed_bytes += stop - end
+        if peer.blocks and peer.loss.received(session.replay, now):
+            self._say(peer, _BLOCKS_WANTED, now)
         return stop
 
     def _deliver(self, plaintext: bytes) -> None:
@@ -423,4 +507,16 @@ class Inbound:
             self._drops.count("dataplane", "frame_rate")
             return
         self._frame_tokens -= 1.0
+        if plaintext[0] == KIND_BLOCKS:
+            self._blocks_frame(peer, plaintext)
+            return
         self._emit(ControlFrame(peer.number, plaintext, Endpoint.from_socket(source)))
+
+    def _blocks_frame(self, peer: Peer, plaintext: bytes) -> None:
+        """The peer says whether it wants blocks: the engines settle that, in a round trip."""
+        try:
+            frame = decode(plaintext)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            return
+        peer.blocks_wanted = peer.blocks and isinstance(frame, Blocks) and frame.wanted

@@ -151,13 +151,14 @@ class SetSource:
 
 @dataclass(frozen=True, slots=True)
 class SetFeatures:
-    """What the peer said that it takes: trains of TCP, trains of UDP, and data messages sealed with
-    AES-256-GCM (type 5)."""
+    """What the peer said that it takes: trains of TCP, trains of UDP, data messages sealed with AES-256-GCM
+    (type 5), and blocks."""
 
     peer: int
     trains: bool
     udp_trains: bool
     aes: bool
+    blocks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +467,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "trains": _FLAG,
     "udp_trains": _FLAG,
     "aes": _FLAG,
+    "blocks": _FLAG,
     "sent": _FLAG,
     "received": _FLAG,
     "keepalive_sent": _FLAG,

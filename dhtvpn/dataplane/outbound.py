@@ -7,7 +7,7 @@ where its sender can make use of that, and counted in any case.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from dhtvpn.dataplane.ack_thinning import AckThinning
@@ -299,7 +299,8 @@ class Outbound:
         signal = self._queue.signal(now)
         if signal and mark:
             signal, mark = False, ecn.CE  # the other end carries it over to the packet
-        for run, stride in place.runs(session, peer.transport.message_type, shape, size, segment):
+        as_block = peer.blocks_wanted and peer.via is None and not signal
+        for run, stride in _runs(peer, session, place, (shape, size, segment), as_block=as_block):
             skipped = 0
             if signal and len(run) > stride:
                 self._drops.count("dataplane", "standing_queue_out")
@@ -379,6 +380,21 @@ class Outbound:
     def _sent(self, peer: Peer) -> None:
         peer.sent = True
         self._peers.active[peer.number] = peer
+
+
+def _runs(
+    peer: Peer, session: Session, place: TrainSender, packet: tuple[Layout, int, int], *, as_block: bool
+) -> Iterable[tuple[memoryview, int]]:
+    """The datagrams of a super-packet: as a block, cut at what the path takes, where that is wanted and fits,
+    as a train otherwise."""
+    shape, size, segment = packet
+    kind = peer.transport.message_type
+    if as_block:
+        stride = peer.mtu + OVERHEAD
+        block = place.blocks.run(session, kind, size, segment, stride)
+        if block is not None:
+            return [(memoryview(block), stride)]
+    return place.runs(session, kind, shape, size, segment)
 
 
 def _begun_at(shape: Layout) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
+from dhtvpn.dataplane.loss_watch import LossWatch
 from dhtvpn.dataplane.messages import Activity
 from dhtvpn.dataplane.sockets import Ancillary, RawAddress, raw_address
 from dhtvpn.endpoint import Endpoint
@@ -58,6 +59,8 @@ class Peer:
 
     __slots__ = (
         "address",
+        "blocks",
+        "blocks_wanted",
         "endpoint",
         "family",
         "handshake_asked_at",
@@ -66,6 +69,7 @@ class Peer:
         "indices",
         "keepalive_received",
         "keepalive_sent",
+        "loss",
         "mtu",
         "number",
         "queue",
@@ -106,6 +110,9 @@ class Peer:
         """The ancillary data that makes datagrams leave from an address of ours; empty: the kernel picks."""
         self.trains = self.udp_trains = False
         """The peer takes trains of TCP, and packets with a begun checksum; trains of UDP."""
+        self.blocks = self.blocks_wanted = False
+        """The peer knows blocks; it wants them now."""
+        self.loss = LossWatch()
         self.queue: deque[Waiting] = deque()
         self.queued_bytes = 0
         self.handshake_asked_at: float | None = None
@@ -116,6 +123,8 @@ class Peer:
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
         """Send straight to ``endpoint`` from now on, which is no place beyond a relay."""
+        if endpoint != self.endpoint:
+            self.blocks_wanted = False  # of another way it has said nothing yet
         self.endpoint = endpoint
         self.family, self.address = raw_address(endpoint)
         self.via, self.source = None, []
@@ -125,7 +134,7 @@ class Peer:
         endpoint = Endpoint.from_socket(address)
         moved = endpoint != self.endpoint
         if moved:
-            self.source = []
+            self.source, self.blocks_wanted = [], False
         self.endpoint, self.family, self.address, self.via = endpoint, family, address, None
         return moved
 

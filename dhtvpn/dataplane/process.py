@@ -206,9 +206,9 @@ class EngineProcess:
         """Send from this address of ours until the peer's endpoint is another one."""
         self._command(SetSource(peer, address))
 
-    def set_features(self, peer: int, *, trains: bool, udp_trains: bool, aes: bool) -> None:
-        """What the peer takes: trains of TCP and of UDP, data messages of type 5."""
-        self._command(SetFeatures(peer, trains, udp_trains, aes))
+    def set_features(self, peer: int, *, trains: bool, udp_trains: bool, aes: bool, blocks: bool) -> None:
+        """What the peer takes: trains of TCP and of UDP, data messages of type 5, blocks."""
+        self._command(SetFeatures(peer, trains, udp_trains, aes, blocks))
 
     def send(self, peer: int, plaintext: bytes) -> None:
         """Seal and send a control frame (at most MAX_FRAME bytes), or a keepalive where it is empty."""

@@ -50,8 +50,8 @@ class TrainReceiver:
     """Works on ``datagrams``, the buffer that recvmsg fills.
 
     ``deliver`` gets (buffer, start, end): a super-packet with its virtio header. ``deliver_single`` gets the
-    plaintext of a message that is no piece of the train around it. ``is_to_drop`` is asked with the plaintext
-    of a piece whether one of its train is to go.
+    plaintext of a message that is no piece of the train around it. ``is_to_drop`` is asked with a
+    piece's plaintext and its place whether one of its train is to go.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TrainReceiver:
         drops: Drops,
         deliver: Callable[[bytearray, int, int], None],
         deliver_single: Callable[[bytes], None],
-        is_to_drop: Callable[[bytes], bool],
+        is_to_drop: Callable[[bytes | bytearray, int], bool],
     ) -> None:
         self._datagrams = datagrams
         self._view = memoryview(datagrams)
@@ -199,7 +199,7 @@ class TrainReceiver:
         return rest
 
     def _deliver_pieces(self, run: _Run, begin: int, end: int, rest: int) -> None:
-        if end - begin > 1 and self._is_to_drop(run.first):
+        if end - begin > 1 and self._is_to_drop(run.first, 0):
             begin += 1
         at, length = _AT + begin * run.segment, run.shape.length
         payload = (end - begin) * run.segment + rest

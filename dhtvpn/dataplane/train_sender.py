@@ -7,6 +7,7 @@ written over the end of the piece before, which has been sealed by then.
 from collections.abc import Iterator
 from typing import Final
 
+from dhtvpn.dataplane.block_sender import BlockSender
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES, MAX_RUN_DATAGRAMS
 from dhtvpn.packet.train import last_head, segment_head
 from dhtvpn.packet.transport import Layout
@@ -23,6 +24,8 @@ class TrainSender:
 
     def __init__(self, buffer: bytearray, at: int) -> None:
         self.buffer = buffer
+        self.blocks = BlockSender(buffer, at)
+        """Seals the same super-packets whole."""
         self._view = memoryview(buffer)
         self._at = at
         self._run = bytearray(MAX_RUN_BYTES)

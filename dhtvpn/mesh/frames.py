@@ -38,6 +38,9 @@ FEATURE_UDP_TRAINS = 1 << 2
 
 FEATURE_RELAY = 1 << 3
 """Relays for other members (docs/protocol/relay.md)."""
+FEATURE_BLOCKS = 1 << 4
+"""Takes blocks once it has said so, and says when (docs/protocol/blocks.md)."""
+
 KEY_SIZE = 8
 """Bytes of a node key that name a member in Neighbours."""
 
@@ -49,6 +52,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _KIND_HELLO, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 0x01, 0x02, 0x03, 0x04
 _KIND_PROBE, _KIND_PROBE_ACK = 0x05, 0x06
 _KIND_SIGNAL, _KIND_NEIGHBOURS = 0x07, 0x08
+KIND_BLOCKS = 0x09
+"""Of a Blocks frame: the engines talk by it, so it is told from the others before they are read."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,14 @@ class Neighbours:
     links: Links
 
 
-Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Signal | Neighbours
+@dataclass(frozen=True)
+class Blocks:
+    """Whether the sender wants super-packets as blocks from now on, rather than as trains."""
+
+    wanted: bool
+
+
+Frame = Hello | Ping | Pong | Goodbye | Probe | ProbeAck | Signal | Neighbours | Blocks
 
 _OF_TOKEN: dict[int, type[Ping | Pong | Probe | ProbeAck]] = {
     _KIND_PING: Ping,
@@ -145,6 +157,8 @@ def encode(frame: Frame) -> bytes:
             kind, body = _KIND_SIGNAL, frame.session_nonce + b"".join(map(_candidate, frame.candidates))
         case Neighbours():
             kind, body = _KIND_NEIGHBOURS, _encode_links(frame.links)
+        case Blocks():
+            kind, body = KIND_BLOCKS, bytes((frame.wanted,))
     return HEADER.pack(kind, len(body)) + body
 
 
@@ -172,6 +186,10 @@ def decode(plaintext: bytes) -> Frame:
         return _decode_signal(body)
     if kind == _KIND_NEIGHBOURS:
         return Neighbours(_decode_links(body))
+    if kind == KIND_BLOCKS:
+        if length != 1 or body[0] > 1:
+            raise DecodeError("frame_body")
+        return Blocks(bool(body[0]))
     raise DecodeError("frame_kind")
 
 

@@ -1,4 +1,4 @@
-"""Let the kernel hand data messages to the engine: SO_REUSEPORT with a filter of six instructions.
+"""Let the kernel hand data messages to the engine: SO_REUSEPORT with a filter of a few instructions.
 
 Two sockets share the port. The first one bound has index 0 (control), the second index 1 (engine). The
 kernel runs the filter over the UDP payload of every datagram and delivers to the socket whose index it
@@ -18,14 +18,15 @@ CONTROL_INDEX = 0
 ENGINE_INDEX = 1
 
 _LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS
+_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _JUMP_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 INSTRUCTIONS: tuple[tuple[int, int, int, int], ...] = (
     (_LOAD_BYTE, 0, 0, 0),  # A = payload[0]; an empty payload ends the program with 0: control
-    (_JUMP_IF_EQUAL, 3, 0, 4),  # WireGuard transport data
-    (_JUMP_IF_EQUAL, 2, 0, 5),  # our AES-256-GCM transport data
-    (_JUMP_IF_EQUAL, 1, 0, DATA_PREFIX),  # either of them through a relay
+    (_JUMP_IF_EQUAL, 3, 0, DATA_PREFIX),  # any of these through a relay
+    (_AND, 0, 0, 0xFC),  # 4 to 7: WireGuard's data messages, ours and our blocks
+    (_JUMP_IF_EQUAL, 1, 0, 4),
     (_RETURN, 0, 0, CONTROL_INDEX),
     (_RETURN, 0, 0, ENGINE_INDEX),
 )

@@ -23,6 +23,7 @@ from dhtvpn.mesh.relay_wire import (
     SERVICE_PREFIX,
     SERVICE_SIZE,
 )
+from dhtvpn.nat import krpc
 from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
@@ -30,8 +31,14 @@ UDP_HEADER: Final = 8
 HANDSHAKE_SIZES: Final = {1: 148, 2: 92, 3: 64}
 """Bytes of an initiation, a response and a cookie reply (WireGuard paper, section 5.4): always these."""
 
+DATA_TYPES: Final = (4, 5, 6, 7)
+"""Data messages, and chunks of blocks (docs/protocol/tunnel.md)."""
+
+CHUNK_LEAST: Final = 21
+"""Bytes of the shortest chunk of a block: header, place and one of what was sealed."""
+
 DATA_LEAST: Final = 32
-"""Bytes of an empty data message: header and tag."""
+"""Bytes of an empty data message: header and tag. Relays carry no blocks."""
 
 DHT_LEAST, DHT_MOST, DHT_KINDS = 23, 1201, 3
 """Prefix, kind, message id and an octet of body; the longest; kinds 0 to 2 (docs/protocol/dht.md)."""
@@ -102,13 +109,14 @@ def control_filter(
     *,
     data: bool = False,
     relaying: bool = False,
+    krpc_answers: bool = False,
 ) -> tuple[Instruction, ...]:
     """For a control socket of ``family`` (4 or 6).
 
     ``index_tag``: the upper 16 bits of every receiver index of ours; None: no tunnels here, so none of their
     messages. ``thinned`` maps the first 4 (IPv4) or 8 (IPv6: /64) bytes of a source address to n: one in
     2**n of what strangers may send passes. ``data``: data messages are for this socket too.
-    ``relaying``: so is what is to be relayed.
+    ``relaying``: so is what is to be relayed. ``krpc_answers``: so are answers of the BitTorrent DHT.
     """
     assembler = _Assembler()
     add, place = assembler.add, assembler.place
@@ -121,25 +129,32 @@ def control_filter(
         add(_JUMP_EQUAL, HANDSHAKE_PREFIX, "relayed handshake")
         if data:
             add(_JUMP_EQUAL, DATA_PREFIX, "relayed data")
+    if krpc_answers:
+        add(_JUMP_EQUAL, krpc.FIRST_BYTE, "krpc")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
             add(_JUMP_EQUAL, kind << 24, f"type {kind}")
         if data:
-            add(_JUMP_EQUAL, 4 << 24, "data")
-            add(_JUMP_EQUAL, 5 << 24, "data")
+            for kind in DATA_TYPES:
+                add(_JUMP_EQUAL, kind << 24, "data")
     add(_JUMP_GREATER, 0x03FFFFFF, "drop")
     _stun(assembler)
     if index_tag is not None:
         _handshakes(assembler, index_tag)
         if data:
             place("data")
-            _data(assembler, index_tag)
+            _data(assembler, index_tag, start=0, least=CHUNK_LEAST)
         place("note")
         add(_LOAD_LENGTH)
         add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
     if index_tag is not None or relaying:
         _relay(assembler, None if relaying else index_tag, data=data)
+    if krpc_answers:
+        place("krpc")
+        add(_LOAD_LENGTH)
+        add(_JUMP_GREATER, UDP_HEADER + krpc.MOST, "drop")
+        add(_JUMP_GREATER, UDP_HEADER + krpc.LEAST - 1, "stranger", "drop")
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")
@@ -162,13 +177,13 @@ def engine_filter(index_tag: int) -> tuple[Instruction, ...]:
     """
     assembler = _Assembler()
     assembler.add(_LOAD_WORD, UDP_HEADER)
-    assembler.add(_JUMP_EQUAL, 4 << 24, "data")
-    assembler.add(_JUMP_EQUAL, 5 << 24, "data")
+    for kind in DATA_TYPES:
+        assembler.add(_JUMP_EQUAL, kind << 24, "data")
     assembler.add(_LOAD_BYTE, UDP_HEADER)
     assembler.add(_JUMP_EQUAL, DATA_PREFIX, "", "drop")
-    _data(assembler, index_tag, DATA_HEADER)
+    _data(assembler, index_tag, start=DATA_HEADER, least=DATA_LEAST)
     assembler.place("data")
-    _data(assembler, index_tag)
+    _data(assembler, index_tag, start=0, least=CHUNK_LEAST)
     assembler.place("take")
     assembler.add(_RETURN, TAKE)
     assembler.place("drop")
@@ -263,10 +278,10 @@ def _handshakes(assembler: _Assembler, index_tag: int) -> None:
         add(_JUMP_EQUAL, _tag(index_tag), "take", "drop")
 
 
-def _data(assembler: _Assembler, index_tag: int, start: int = 0) -> None:
-    """A data message that begins at ``start``."""
+def _data(assembler: _Assembler, index_tag: int, *, start: int, least: int) -> None:
+    """What begins at ``start`` and is for a session: ``least`` bytes and more."""
     assembler.add(_LOAD_LENGTH)
-    assembler.add(_JUMP_GREATER, UDP_HEADER + start + DATA_LEAST - 1, "", "drop")
+    assembler.add(_JUMP_GREATER, UDP_HEADER + start + least - 1, "", "drop")
     assembler.add(_LOAD_HALF, UDP_HEADER + start + 6)
     assembler.add(_JUMP_EQUAL, _tag(index_tag), "take", "drop")
 
@@ -286,7 +301,7 @@ def _relay(assembler: _Assembler, index_tag: int | None, *, data: bool) -> None:
         return
     place("relayed data")
     if index_tag is not None:
-        _data(assembler, index_tag, DATA_HEADER)
+        _data(assembler, index_tag, start=DATA_HEADER, least=DATA_LEAST)
     else:
         add(_LOAD_LENGTH)
         add(_JUMP_GREATER, UDP_HEADER + DATA_HEADER + DATA_LEAST - 1, "take", "drop")

@@ -125,7 +125,7 @@ class LocalEnd:
         """What our Hello says that we take: the bits of mesh.frames."""
         features, offloads = 0, self.engine.offloads
         if "tso4" in offloads:
-            features |= frames.FEATURE_TRAINS
+            features |= frames.FEATURE_TRAINS | frames.FEATURE_BLOCKS
         if "uso" in offloads:
             features |= frames.FEATURE_UDP_TRAINS
         if self._cipher is Cipher.AES or (self._cipher is Cipher.AUTO and "aes" in offloads):

@@ -186,6 +186,7 @@ class Tunnels:
             trains=bool(peer.features & frames.FEATURE_TRAINS),
             udp_trains=bool(peer.features & frames.FEATURE_UDP_TRAINS),
             aes=bool(peer.features & frames.FEATURE_AES),
+            blocks=bool(peer.features & frames.FEATURE_BLOCKS),
         )
 
     def send_frame(self, peer: Peer, frame: frames.Frame) -> None:

@@ -24,6 +24,9 @@ TYPE_RESPONSE: Final = 2
 TYPE_COOKIE_REPLY: Final = 3
 TYPE_DATA: Final = 4
 TYPE_DATA_AES: Final = 5  # ours: docs/protocol/tunnel.md
+BLOCK: Final = 2  # ours: the type of a data message and this is that of a block sealed with the same cipher
+TYPE_BLOCK: Final = TYPE_DATA + BLOCK
+TYPE_BLOCK_AES: Final = TYPE_DATA_AES + BLOCK
 
 # Limits of a keypair (section 6.1)
 REKEY_AFTER_MESSAGES: Final = 1 << 60

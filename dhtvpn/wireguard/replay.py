@@ -20,10 +20,11 @@ WINDOW: Final = REPLAY_WINDOW_BITS - _WORD_BITS
 class ReplayWindow:
     """Says of each counter whether it came before. Feed it counters of authenticated messages only."""
 
-    __slots__ = ("_greatest", "_words")
+    __slots__ = ("_accepted", "_greatest", "_words")
 
     def __init__(self) -> None:
         self._greatest = 0
+        self._accepted = 0
         self._words = [0] * _WORDS
 
     def accept(self, counter: int) -> bool:
@@ -48,6 +49,7 @@ class ReplayWindow:
         if bits & bit:
             return False
         self._words[slot] = bits | bit
+        self._accepted += 1
         return True
 
     def accept_run(self, first: int, count: int) -> bool:
@@ -65,4 +67,15 @@ class ReplayWindow:
             word, low = word + 1, 0
         words[end & _WORD_MASK] |= (2 << (last & 63)) - (1 << low)
         self._greatest = last
+        self._accepted += count
         return True
+
+    @property
+    def greatest(self) -> int:
+        """The greatest counter that was accepted; 0 before any."""
+        return self._greatest
+
+    @property
+    def missing(self) -> int:
+        """How many counters up to the greatest one were not accepted: lost, late, or refused."""
+        return self._greatest + 1 - self._accepted

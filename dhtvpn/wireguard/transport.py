@@ -8,7 +8,8 @@
     16      n+16  the padded packet, sealed, nonce = 4 zero bytes and the counter
 
 Both types of a keypair share one counter and one replay window; each has keys of its own. Type 5 is sent to
-a peer that said that it wants it, and opened from any (docs/protocol/tunnel.md).
+a peer that said that it wants it, and opened from any (docs/protocol/tunnel.md). Types 6 and 7 are blocks
+(docs/protocol/blocks.md), sealed with the ciphers of 4 and 5, with a counter of the same row for each.
 
 This is the hot path: :class:`PeerTransport` seals and opens packet by packet; who has many at once takes the
 :class:`Session` and loops over its ciphers itself. No clock: the caller reads it once per batch.
@@ -29,6 +30,8 @@ from dhtvpn.wireguard.constants import (
     REJECT_AFTER_TIME,
     REKEY_AFTER_MESSAGES,
     TAG_SIZE,
+    TYPE_BLOCK,
+    TYPE_BLOCK_AES,
     TYPE_DATA,
     TYPE_DATA_AES,
 )
@@ -62,8 +65,8 @@ def aes_key(key: bytes) -> bytes:
 class Session:
     """A keypair at work: ciphers by message type, send counter, replay window.
 
-    ``seal_into`` and ``open_into`` map a message type to cryptography's ``encrypt_into`` and
-    ``decrypt_into``: (nonce, data, None, destination), the latter raising InvalidTag.
+    ``seal_into`` and ``open_into`` map a message type, blocks included, to cryptography's ``encrypt_into``
+    and ``decrypt_into``: (nonce, data, associated data, destination), the latter raising InvalidTag.
     """
 
     __slots__ = (
@@ -98,6 +101,8 @@ class Session:
         self.seal_into = {kind: cipher.encrypt_into for kind, cipher in sending.items()}
         self.open = {kind: cipher.decrypt for kind, cipher in receiving.items()}
         self.open_into = {kind: cipher.decrypt_into for kind, cipher in receiving.items()}
+        for block, data in ((TYPE_BLOCK, TYPE_DATA), (TYPE_BLOCK_AES, TYPE_DATA_AES)):
+            self.seal_into[block], self.open_into[block] = self.seal_into[data], self.open_into[data]
 
     def reserve(self, count: int) -> int | None:
         """Take ``count`` consecutive counters and tell the first; None where the keypair is used up.
@@ -204,11 +209,15 @@ class PeerTransport:
             plaintext = session.open[kind](NONCE.pack(counter), datagram[HEADER_SIZE:], None)
         except InvalidTag:
             raise DecodeError("data_tag") from None
+        self.accept(session, counter)
+        return plaintext
+
+    def accept(self, session: Session, counter: int) -> None:
+        """A message with ``counter`` was authentic. Raises DecodeError "data_replay" where it came before."""
         if not session.replay.accept(counter):
             raise DecodeError("data_replay")
         if session is self._slots.next:
             self._confirm(session)
-        return plaintext
 
     def _confirm(self, session: Session) -> None:
         evicted = self._slots.confirm(session.local_index)

@@ -54,6 +54,7 @@ async def main(arguments: dict[str, object]) -> None:
         1,
         trains=bool(arguments.get("trains")),
         udp_trains=bool(arguments.get("trains")),
+        blocks=bool(arguments.get("blocks", arguments.get("trains"))),
         aes=bool(arguments.get("aes")),
     )
     initiator = bool(arguments["initiator"])

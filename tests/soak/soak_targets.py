@@ -35,16 +35,17 @@ from dhtvpn.nat.stun_messages import binding_request, binding_response, mapped_e
 from dhtvpn.nat.stun_router import StunRouter
 from dhtvpn.nat.stun_service import StunService
 from dhtvpn.packet import icmp, ip, virtio
+from dhtvpn.packet.block import PLACE
 from dhtvpn.records import envelope, epochs, record
 from dhtvpn.records.topic import Topic
 from dhtvpn.system.tun import MemoryTun
 from dhtvpn.wireguard import messages as handshakes
-from dhtvpn.wireguard.constants import LABEL_MAC1
+from dhtvpn.wireguard.constants import LABEL_MAC1, TAG_SIZE, TYPE_BLOCK
 from dhtvpn.wireguard.cookie import mac
 from dhtvpn.wireguard.device import Device
 from dhtvpn.wireguard.keypair import Keypair
 from dhtvpn.wireguard.noise import blake2s
-from dhtvpn.wireguard.transport import PeerTransport
+from dhtvpn.wireguard.transport import HEADER, NONCE, PeerTransport
 
 UNIX_TIME = 1_738_800_000
 SOURCES = [Endpoint(f"198.51.{n >> 8}.{n & 255}", 1024 + n) for n in range(6000)]
@@ -357,12 +358,15 @@ class Stormed:
         self.pair.a.engine.handle_command(keypair_a(), 0.0)
         for side in sides:
             side.socket.sendmsg = lambda parts, options, flags, address: sum(map(len, parts))
-            features = engine_messages.SetFeatures(1, trains=trains, udp_trains=trains, aes=False)
+            features = engine_messages.SetFeatures(
+                1, trains=trains, udp_trains=trains, aes=False, blocks=trains
+            )
             side.engine.handle_command(features, 0.0)
         self._header = virtio.NONE if trains else b""
         self.packets = inner_packets(rng)
         self.strange_data = [
-            bytes([kind, 0, 0, 0]) + INDEX_B.to_bytes(4, "little") + rng.randbytes(120) for kind in (4, 5)
+            bytes([kind, 0, 0, 0]) + INDEX_B.to_bytes(4, "little") + rng.randbytes(120)
+            for kind in (4, 5, 6, 7)
         ]
         hello = frames.encode(frames.Hello(rng.randbytes(16), 3, "laptop"))
         marked = [bytes([packet[0] ^ mark]) + packet[1:] for packet in self.packets for mark in (0x80, 0x90)]
@@ -393,6 +397,8 @@ class Stormed:
         run = [self._sealed(data)]
         while rng.getrandbits(2) == 0 and len(run) < 8:
             run.append(self._sealed(data))
+        if self._header and rng.getrandbits(2) == 0:
+            run = self._sealed_block(data, rng)
         if rng.getrandbits(3) == 0:
             rng.shuffle(run)
         source = ("192.0.2.1", rng.choice((4001, 4001, 4002, 0)))
@@ -405,6 +411,20 @@ class Stormed:
         sealed = self._sealing.seal(data[:MTU], self.now)
         assert sealed is not None
         return sealed
+
+    def _sealed_block(self, data: bytes, rng: random.Random) -> list[bytes]:
+        """``data`` as the contents of a block, in some chunks."""
+        session = self._sealing.sending(self.now)
+        counter = session.reserve(1) if session is not None else None
+        assert session is not None
+        assert counter is not None
+        header = HEADER.pack(TYPE_BLOCK, INDEX_B, counter)
+        plaintext = rng.choice((b"", b"\0\0", b"\7\0", b"\xff\xff")) + data[: 8 * MTU]
+        sealed = bytearray(len(plaintext) + TAG_SIZE)
+        session.seal_into[TYPE_BLOCK](NONCE.pack(counter), plaintext, header, sealed)
+        size = rng.randint(len(sealed) // 8 + 1, len(sealed))
+        chunks = [bytes(sealed[at : at + size]) for at in range(0, len(sealed), size)]
+        return [header + PLACE.pack(place, len(chunks)) + chunk for place, chunk in enumerate(chunks)]
 
     def from_host(self, data: bytes, rng: random.Random) -> None:
         if data:

@@ -211,7 +211,7 @@ def test_a_member_that_sends_what_it_likes(
 ) -> None:
     pair = Pair.with_trains()
     if not trains:
-        features = SetFeatures(1, trains=False, udp_trains=False, aes=False)
+        features = SetFeatures(1, trains=False, udp_trains=False, aes=False, blocks=False)
         pair.b.engine.handle_command(features, 0.0)
     for run in runs:
         datagrams = [seal(pair, plaintext, own_counter=own_counter) for plaintext in run]

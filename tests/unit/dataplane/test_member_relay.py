@@ -68,7 +68,7 @@ class Row:
             command = InstallKeypair(other + 1, *index, send, receive, initiator, 0.0)
             side.engine.handle_command(command, 0.0)
             side.engine.handle_command(SetRelayIds(other + 1, (self.ids[other],)), 0.0)
-            side.engine.handle_command(SetFeatures(other + 1, trains, trains, False), 0.0)
+            side.engine.handle_command(SetFeatures(other + 1, trains, trains, aes=False, blocks=trains), 0.0)
         if a + 1 != b or len(self.sides) == 2:
             return
         self.sides[a].engine.handle_command(Send(b + 1, b""), 0.0)  # confirms the responder's keypair

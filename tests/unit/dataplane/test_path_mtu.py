@@ -179,7 +179,7 @@ def test_a_super_packet_of_segments_that_fit_leaves() -> None:
     pair.a.send(super_packet(4, 1180))
     sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
     assert len(sizes) == 6 and max(sizes) == 1220
-    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False), 0.0)
+    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False, blocks=False), 0.0)
     pair.a.send(super_packet(4, 1180))
     sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
     assert len(sizes) == 6 and max(sizes) == 1220
@@ -189,7 +189,7 @@ def test_a_super_packet_of_segments_that_fit_leaves() -> None:
 def test_segments_of_ipv6_keep_its_least_mtu(trains: bool) -> None:
     """A connection that knows no less than 1,280 bytes on a path that takes 1,220."""
     pair = with_super_packets()
-    pair.a.engine.handle_command(SetFeatures(1, trains, trains, aes=False), 0.0)
+    pair.a.engine.handle_command(SetFeatures(1, trains, trains, aes=False, blocks=False), 0.0)
     pair.a.send(super_packet(6, 1220))
     sizes = [len(datagram) - 32 for datagram in pair.a.take_sent()]
     assert len(sizes) == 6 and max(sizes) <= 1220

@@ -64,7 +64,7 @@ def busy_pair() -> Pair:
     pair.a.know(pair.b)
     pair.b.know(pair.a)
     for side, keypair in ((pair.a, keypair_a()), (pair.b, keypair_b())):
-        side.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False), 0.0)
+        side.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False, blocks=False), 0.0)
         side.engine.handle_command(keypair, 0.0)
     return pair
 

@@ -344,7 +344,7 @@ def test_allowed_ips_hold_for_every_mark(mark: int, source: str, destination: st
 
 def test_without_a_virtio_header_trains_are_not_wanted() -> None:
     pair = Pair.make(vnet=(True, False))
-    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False), 0.0)
+    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=False, blocks=False), 0.0)
     run = train(pair)
     pair.b.receive_run(run, source=HOME)
     assert pair.b.take_received() == []
@@ -354,7 +354,7 @@ def test_without_a_virtio_header_trains_are_not_wanted() -> None:
 def test_packets_that_were_joined_go_before_the_train_behind_them() -> None:
     """b takes trains but does not know yet that a does: plain packets of a are joined."""
     pair = Pair.with_trains()
-    features = SetFeatures(1, trains=False, udp_trains=False, aes=False)
+    features = SetFeatures(1, trains=False, udp_trains=False, aes=False, blocks=False)
     pair.b.engine.handle_command(features, 0.0)
     first = [tcp(A4, B4, b"x" * 1000, sequence=1000 * n) for n in range(2)]
     partial = begun(tcp(A4, B4, b"p" * 10, sequence=2000))

@@ -55,7 +55,9 @@ def test_a_run_has_one_length() -> None:
 @pytest.mark.parametrize("trains", [False, True])
 def test_peers_that_know_no_trains_get_packets(trains: bool) -> None:
     pair = Pair.make(vnet=(True, False))
-    pair.a.engine.handle_command(SetFeatures(1, trains=trains, udp_trains=False, aes=False), 0.0)
+    pair.a.engine.handle_command(
+        SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0
+    )
     packet = udp(A4, B4, PAYLOAD) if trains else PACKET  # trains of UDP are a feature of their own
     pair.a.send(from_device(packet, 1000))
     pair.carry_runs()
@@ -74,7 +76,7 @@ def test_stock_peers_in_both_directions_join_again() -> None:
 
 def test_features_go_as_they_came() -> None:
     pair = Pair.with_trains(aes=True)
-    pair.a.engine.handle_command(SetFeatures(1, trains=False, udp_trains=False, aes=False), 0.0)
+    pair.a.engine.handle_command(SetFeatures(1, trains=False, udp_trains=False, aes=False, blocks=False), 0.0)
     pair.a.send(from_device(PACKET, 1000), from_device(tcp(A4, B4, b"x")))
     plaintexts = opened(pair, datagrams := pair.a.take_sent())
     assert {datagram[0] for datagram in datagrams} == {4}
@@ -84,7 +86,9 @@ def test_features_go_as_they_came() -> None:
 def test_begun_checksums_are_left_to_peers_with_trains_only() -> None:
     for trains in (True, False):
         pair = Pair.with_trains()
-        pair.a.engine.handle_command(SetFeatures(1, trains=trains, udp_trains=False, aes=False), 0.0)
+        pair.a.engine.handle_command(
+            SetFeatures(1, trains=trains, udp_trains=False, aes=False, blocks=False), 0.0
+        )
         packets = [tcp(A4, B4, b"x"), udp(A4, B4, b"y"), udp(A6, B6, b"z")]
         pair.a.send(*map(from_device, packets))
         plaintexts = opened(pair, pair.a.take_sent())
@@ -186,7 +190,7 @@ def test_the_queue_holds_so_many_bytes() -> None:
 
 def test_a_device_without_a_virtio_header_sends_packets_to_peers_with_trains() -> None:
     pair = Pair.make(vnet=(False, True))
-    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=True), 0.0)
+    pair.a.engine.handle_command(SetFeatures(1, trains=True, udp_trains=True, aes=True, blocks=False), 0.0)
     packets = [tcp(A4, B4, b"one"), udp(A6, B6, b"two")]
     pair.a.send(*packets)
     pair.carry_runs()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.mesh import frames
-from dhtvpn.mesh.frames import Goodbye, Hello, Ping, Pong, Probe, ProbeAck, decode, encode
+from dhtvpn.mesh.frames import Blocks, Goodbye, Hello, Ping, Pong, Probe, ProbeAck, decode, encode
 from dhtvpn.mesh.routes import MAX_LINKS, Links
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/mesh/frames.json").read_text())
@@ -22,6 +22,7 @@ FRAMES = {
     "goodbye": Goodbye(),
     "probe": Probe(TOKEN),
     "probe_ack": ProbeAck(TOKEN),
+    "blocks": Blocks(wanted=True),
 }
 
 
@@ -51,6 +52,8 @@ def test_no_frame_looks_like_an_ip_packet() -> None:
         (b"\x02\x00\x07" + bytes(7), "frame_body"),
         (b"\x05\x00\x07" + bytes(9000), "frame_body"),
         (b"\x0f\x00\x00", "frame_kind"),
+        (b"\x09\x00\x01\x02", "frame_body"),
+        (b"\x09\x00\x00", "frame_body"),
         (b"\x01\x00\x05" + bytes(5), "frame_body"),
         (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"laptop", b"lap\xfftop"[:6]), "frame_body"),
         (bytes.fromhex(VECTORS["hello"]["bytes"]).replace(b"\x06laptop", b"\x3flaptop"), "frame_body"),

@@ -1,4 +1,4 @@
-"""The filter's bytes, run by a small interpreter of the six instructions."""
+"""The filter's bytes, run by a small interpreter of its instructions."""
 
 import pytest
 
@@ -14,6 +14,8 @@ def run_filter(payload: bytes) -> int:
             if constant >= len(payload):
                 return 0
             accumulator = payload[constant]
+        elif code == 0x54:
+            accumulator &= constant
         elif code == 0x15:
             position += if_true if accumulator == constant else if_false
         else:
@@ -23,7 +25,7 @@ def run_filter(payload: bytes) -> int:
 
 @pytest.mark.parametrize("first", range(256))
 def test_data_messages_are_the_engines_and_all_else_is_for_control(first: int) -> None:
-    expected = ENGINE_INDEX if first in (4, 5, 0xD9) else CONTROL_INDEX
+    expected = ENGINE_INDEX if first in (4, 5, 6, 7, 0xD9) else CONTROL_INDEX
     assert run_filter(bytes([first, 0, 0, 0])) == expected
 
 

@@ -47,13 +47,13 @@ def test_a_new_engine_learns_the_path_mtus() -> None:
             tunnels.set_mtu(peer, 8940)
             tunnels.use_features(peer, FEATURE_AES | FEATURE_UDP_TRAINS)
     tunnels.use_engine(second)  # type: ignore[arg-type]
-    assert first.told == [("set_path_mtu", 1, 8940), ("set_features", 1, False, False, True)]
+    assert first.told == [("set_path_mtu", 1, 8940), ("set_features", 1, False, False, True, False)]
     one, other = table.all()
     assert second.told == [
         ("set_peer", 1, one.allowed_ips, None),
-        ("set_features", 1, False, False, True),
+        ("set_features", 1, False, False, True, False),
         ("set_path_mtu", 1, 8940),
         ("set_peer", 2, other.allowed_ips, None),
-        ("set_features", 2, False, False, False),
+        ("set_features", 2, False, False, False, False),
         ("set_path_mtu", 2, 1420),
     ]

@@ -96,3 +96,13 @@ def test_counter_zero_of_a_fresh_window_goes_alone() -> None:
     assert not window.accept_run(0, 2)
     assert window.accept(0)
     assert window.accept_run(1, 2)
+
+
+def test_what_is_missing_is_counted() -> None:
+    window = ReplayWindow()
+    assert window.accept_run(1, 10)
+    assert (window.greatest, window.missing) == (10, 1)
+    assert window.accept(0)
+    assert not window.accept(5)
+    assert window.accept(13)
+    assert (window.greatest, window.missing) == (13, 2)

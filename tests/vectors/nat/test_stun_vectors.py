@@ -80,9 +80,9 @@ def test_the_reuseport_filter() -> None:
     fields = [(int.from_bytes(w[:2], "little"), w[2], w[3], int.from_bytes(w[4:], "little")) for w in words]
     assert fields == [
         (0x30, 0, 0, 0),
-        (0x15, 3, 0, 4),
-        (0x15, 2, 0, 5),
-        (0x15, 1, 0, 0xD9),
+        (0x15, 3, 0, 0xD9),
+        (0x54, 0, 0, 0xFC),
+        (0x15, 1, 0, 4),
         (0x06, 0, 0, 0),
         (0x06, 0, 0, 1),
     ]
