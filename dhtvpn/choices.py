@@ -36,12 +36,17 @@ def parse_discovery(text: str) -> tuple[Discovery, ...]:
     return tuple(chosen)
 
 
+def with_mainline(chosen: tuple[Discovery, ...]) -> tuple[Discovery, ...]:
+    """``chosen``, or the default, and mainline."""
+    return tuple(dict.fromkeys((*(chosen or DEFAULT_DISCOVERY), Discovery.MAINLINE)))
+
+
 def require_available(chosen: tuple[Discovery, ...]) -> None:
     """Raises SystemRefusedError, which says what to install, where a source needs what is not here."""
     if Discovery.MAINLINE in chosen and find_spec(MAINLINE_MODULE) is None:
         raise SystemRefusedError(
-            "--discovery mainline needs libtorrent, which is not installed: "
-            "pip install 'dhtvpn[mainline]', or leave mainline out"
+            "mainline needs libtorrent, which is not installed: pip install 'dhtvpn[mainline]' (there are "
+            "wheels for CPython 3.11 to 3.13 on x86-64, and for few others), or choose --discovery without it"
         )
 
 

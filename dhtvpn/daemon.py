@@ -19,11 +19,13 @@ from pathlib import Path
 
 from dhtvpn import files
 from dhtvpn import identity as identities
+from dhtvpn.choices import Discovery
 from dhtvpn.confinement import kernel, landlock
 from dhtvpn.confinement.account import take_over
 from dhtvpn.confinement.places import readable
 from dhtvpn.confinement.process import Confinement, confine
 from dhtvpn.control.server import ControlServer
+from dhtvpn.discovery.sources import OtherSurvey
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DamagedStateError, SystemRefusedError
@@ -45,6 +47,7 @@ from dhtvpn.node.port_mapping import open_port_mapper
 from dhtvpn.node.sources import open_sources
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.records.record import Candidate
+from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.system import links
 
 __all__ = ["NodeConfig", "run_node"]
@@ -97,7 +100,8 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         say=events.say,
     )
     stack.push_async_callback(local_end.close)
-    sources = await open_sources(config, port, local_end.interface, drops, stack)
+    topics = NetworkTopics(network_id.secret)
+    sources = await open_sources(config, port, local_end.interface, drops, stack, topics=topics)
     node = Node(
         config,
         identity=identity,
@@ -105,7 +109,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         port=port,
         sources=sources,
         local_end=local_end,
-        surroundings=_surroundings(config, port, local_end.interface),
+        surroundings=_surroundings(config, port, local_end.interface, sources.survey),
         make_agent=_agent_maker(port),
         events=events,
         drops=drops,
@@ -119,17 +123,24 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
             drops=drops,
             random_bytes=random_bytes,
         ),
+        topics=topics,
     )
     stack.push_async_callback(node.close)
     return node
 
 
-def _surroundings(config: NodeConfig, port: UdpPort, interface: str) -> Surroundings:
+def _surroundings(
+    config: NodeConfig, port: UdpPort, interface: str, other: OtherSurvey | None
+) -> Surroundings:
     async def host_addresses() -> Sequence[links.Address]:
         return await links.host_addresses(exclude_interfaces={interface})
 
     async def survey_from(servers: Sequence[Endpoint], own: Sequence[links.Address]) -> Survey:
-        return await survey(port, servers, host_addresses=[str(address) for address in own])
+        addresses = [str(address) for address in own]
+        found = await survey(port, servers, host_addresses=addresses)
+        if not found.public_endpoints and other is not None:
+            found = await other(addresses)
+        return found
 
     return Surroundings(
         network_id=config.network_id,
@@ -209,7 +220,9 @@ def _confine(config: NodeConfig) -> Confinement:
         (own, landlock.KEEP),
         (run, landlock.READ_DIR | landlock.REMOVE_FILE),
     ]
-    return confine(who, (kernel.CAP_NET_ADMIN,), places)
+    # libtorrent binds a free TCP port before it binds UDP, and ends if it cannot; we close it again.
+    tcp_ports = (0,) if Discovery.MAINLINE in config.discovery else ()
+    return confine(who, (kernel.CAP_NET_ADMIN,), places, tcp_ports=tcp_ports)
 
 
 @contextmanager

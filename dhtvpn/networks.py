@@ -66,6 +66,8 @@ class KnownNetwork:
     """Hints: where members are, ``HOST:PORT`` as typed."""
     discovery: tuple[Discovery, ...] = ()
     """Sources of records; empty: the default."""
+    mainline_routers: tuple[str, ...] = ()
+    """Of the BitTorrent DHT, ``HOST:PORT`` as typed; empty: the public ones."""
     port_mapping: bool | None = None
     """Whether the router is asked to forward the port; None: the default."""
     relay_mbit: int | None = None
@@ -86,6 +88,7 @@ class KnownNetwork:
             "bootstrap": list(self.bootstrap),
             "peers": list(self.peers),
             "discovery": [source.value for source in self.discovery],
+            "mainline_routers": list(self.mainline_routers),
             "port_mapping": self.port_mapping,
             "relay_mbit": self.relay_mbit,
         }
@@ -174,6 +177,7 @@ class NetworkStore:
         bootstrap: Sequence[str] = (),
         peers: Sequence[str] = (),
         discovery: Sequence[Discovery] = (),
+        mainline_routers: Sequence[str] = (),
         port_mapping: bool | None = None,
         relay_mbit: int | None = None,
     ) -> KnownNetwork:
@@ -204,6 +208,7 @@ class NetworkStore:
                 bootstrap=tuple(dict.fromkeys((*bootstrap, *known.bootstrap)))[:MAX_BOOTSTRAP],
                 peers=tuple(dict.fromkeys((*peers, *known.peers)))[:MAX_PEERS],
                 discovery=tuple(discovery) or known.discovery,
+                mainline_routers=tuple(mainline_routers)[:MAX_BOOTSTRAP] or known.mainline_routers,
                 port_mapping=port_mapping if port_mapping is not None else known.port_mapping,
                 relay_mbit=relay_mbit if relay_mbit is not None else known.relay_mbit,
             )
@@ -343,6 +348,7 @@ def _parse(content: dict[str, Any], directory: Path) -> KnownNetwork:
         bootstrap=tuple(bootstrap[:MAX_BOOTSTRAP]),
         peers=tuple(peers[:MAX_PEERS]),
         discovery=tuple(dict.fromkeys(Discovery(word) for word in discovery)),
+        mainline_routers=tuple(_texts(content, "mainline_routers")[:MAX_BOOTSTRAP]),
         port_mapping=port_mapping,
         relay_mbit=relay_mbit,
     )

@@ -20,6 +20,7 @@ from dhtvpn.choices import (
     Discovery,
     parse_discovery,
     require_available,
+    with_mainline,
 )
 from dhtvpn.cli import detach, logs, output
 from dhtvpn.cli.nodes import running_process
@@ -59,6 +60,7 @@ class Choices:
     cipher: Cipher | None
     peers: tuple[str, ...] = ()
     discovery: tuple[Discovery, ...] = ()
+    mainline_routers: tuple[str, ...] = ()
     port_mapping: bool | None = None
     relay_mbit: int | None = None
 
@@ -70,6 +72,7 @@ class Choices:
         "sudo dhtvpn join - --network home < id.txt  the id stays out of 'ps'",
         "sudo dhtvpn join home --bootstrap node.example.net:4690",
         "sudo dhtvpn join home --peer 192.0.2.7:50123 --discovery lan,kademlia",
+        "sudo dhtvpn join home --mainline     search the public BitTorrent DHT too",
     )
 )
 def join(
@@ -98,6 +101,20 @@ def join(
             "--discovery",
             metavar="SOURCES",
             help="How members are looked for: lan, kademlia, mainline, with commas. [default: lan,kademlia]",
+        ),
+    ] = None,
+    mainline: Annotated[
+        bool,
+        typer.Option(
+            "--mainline", help="Look in the public BitTorrent DHT too, which shows it this address."
+        ),
+    ] = False,
+    mainline_router: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mainline-router",
+            metavar="HOST:PORT",
+            help="Where that DHT is entered, in place of its public hosts. May be repeated.",
         ),
     ] = None,
     port: Annotated[
@@ -139,11 +156,14 @@ def join(
 ) -> None:
     """Join a network and stay in it: Ctrl-C leaves nothing behind.
 
-    What you choose (name, bootstrap, peer, discovery, port, interface, cipher, port mapping, relay) is
-    remembered for the next time. A network that is new to this machine is called net-... here, or as you say
-    with --network.
+    What you choose (name, bootstrap, peer, discovery, mainline, port, interface, cipher, port mapping, relay)
+    is remembered for the next time. A network that is new to this machine is called net-... here, or as you
+    say with --network.
     """
     chosen = session(context, state_dir, network, as_json)
+    sources = parse_discovery(discovery) if discovery is not None else ()
+    if mainline:
+        sources = with_mainline(sources)
     choices = Choices(
         name,
         tuple(bootstrap or ()),
@@ -151,7 +171,8 @@ def join(
         interface,
         cipher,
         tuple(peer or ()),
-        parse_discovery(discovery) if discovery is not None else (),
+        sources,
+        tuple(mainline_router or ()),
         port_mapping,
         0 if no_relay else relay_rate,
     )
@@ -171,7 +192,7 @@ def _check(choices: Choices) -> None:
             f"--name {choices.hostname!r} is no host name: use up to 63 of the characters a-z, 0-9 and -, "
             "with no - at either end"
         )
-    for address in (*choices.bootstrap, *choices.peers):
+    for address in (*choices.bootstrap, *choices.peers, *choices.mainline_routers):
         split_host_port(address)
     require_available(choices.discovery)
     if choices.interface is not None and not INTERFACE_NAME.fullmatch(choices.interface):
@@ -212,6 +233,7 @@ def _resolve(chosen: Session, which: str, choices: Choices) -> KnownNetwork:
         bootstrap=choices.bootstrap,
         peers=choices.peers,
         discovery=choices.discovery,
+        mainline_routers=choices.mainline_routers,
         port_mapping=choices.port_mapping,
         relay_mbit=choices.relay_mbit,
     )
@@ -278,6 +300,7 @@ def _run_here(chosen: Session, known: KnownNetwork, verbose: int) -> None:
         socket_path=socket_path(chosen.state_dir, known.name),
         peers=known.peers,
         discovery=known.discovery or DEFAULT_DISCOVERY,
+        mainline_routers=known.mainline_routers,
         port_mapping=known.port_mapping is not False,
         relay_octets_per_s=OCTETS_PER_MBIT * (RELAY_MBIT if known.relay_mbit is None else known.relay_mbit),
     )

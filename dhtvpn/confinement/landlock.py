@@ -13,7 +13,7 @@ from typing import Final
 from dhtvpn.confinement import kernel
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
-_VERSION_FLAG, _RULE_PATH_BENEATH = 1, 1
+_VERSION_FLAG, _RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 1, 2
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit for bit in range(6))
 MAKE_REG, MAKE_SOCK = 1 << 8, 1 << 9
@@ -35,9 +35,9 @@ def version() -> int:
     return max(0, int(kernel.library().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
-def restrict(places: Iterable[tuple[Path, int]]) -> None:
-    """Leave to this thread the ``places`` with their rights, no other file or directory, no TCP port to
-    listen on, and, where the kernel can, no signal or abstract socket of a process outside.
+def restrict(places: Iterable[tuple[Path, int]], tcp_ports: Iterable[int] = ()) -> None:
+    """Leave to this thread the ``places`` with their rights, no other file or directory, of TCP ports only
+    ``tcp_ports`` to listen on, and, where the kernel can, no signal or abstract socket of a process outside.
 
     A place that does not exist is left out. Raises OSError (ENOSYS, EOPNOTSUPP: no Landlock here).
     """
@@ -53,6 +53,9 @@ def restrict(places: Iterable[tuple[Path, int]]) -> None:
     try:
         for path, rights in places:
             _allow(libc, ruleset, path, rights & handled)
+        for port in tcp_ports if abi >= 4 else ():
+            rule = ctypes.create_string_buffer(struct.pack("=QQ", _NET_BIND_TCP, port))
+            kernel.check(libc.syscall(_ADD_RULE, ruleset, _RULE_NET_PORT, rule, 0))
         kernel.check(libc.syscall(_RESTRICT_SELF, ruleset, 0))
     finally:
         os.close(ruleset)

@@ -33,11 +33,16 @@ class Confinement:
 
 
 def confine(
-    who: Account | None, capabilities: Sequence[int], places: Sequence[tuple[Path, int]]
+    who: Account | None,
+    capabilities: Sequence[int],
+    places: Sequence[tuple[Path, int]],
+    *,
+    tcp_ports: Sequence[int] = (),
 ) -> Confinement:
     """Be ``who`` (None: the same user as before) with ``capabilities`` only, in ``places`` only, for good.
 
-    ``places`` are paths with rights of ``landlock``. Before the process has a second thread.
+    ``places`` are paths with rights of ``landlock``; ``tcp_ports`` may be bound, 0 being any free one.
+    Before the process has a second thread.
     """
     steps: list[tuple[str, Callable[[], None]]] = [
         ("what other threads hold", _alone),
@@ -45,7 +50,7 @@ def confine(
         ("capabilities", lambda: kernel.keep_only(*capabilities)),
         ("new privileges", kernel.no_new_privileges),
         ("core dumps and tracing", kernel.no_core_no_tracing),
-        ("the file system", lambda: landlock.restrict(places)),
+        ("the file system", lambda: landlock.restrict(places, tcp_ports)),
         ("system calls", system_calls.restrict),
     ]
     if who is not None:

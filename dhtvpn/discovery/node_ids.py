@@ -38,6 +38,20 @@ those are to a site; for IPv6, where BEP 42 lists none, their counterparts. Not 
 and documentation (198.18.0.0/15, 2001:db8::/32): nobody on the internet has them, and in a laboratory the
 rule shall be in force."""
 
+CACHED: Final = 1 << 12
+"""Results remembered of each question below, some 300 octets each: enough for those who ask and are told of
+again and again, and soon full where a flood brings ever new ones."""
+
+_EXEMPT_BY_LENGTH: Final = {
+    length: tuple(
+        (int(network.network_address), int(network.netmask))
+        for network in EXEMPT
+        if network.max_prefixlen == 8 * length
+    )
+    for length in (4, 16)
+}
+"""The same as integers, address and mask, by the octets that an address has."""
+
 _POLYNOMIAL: Final = 0x82F63B78
 """CRC32-C (Castagnoli), its bits reversed (RFC 3720 appendix B.4)."""
 
@@ -50,7 +64,7 @@ def bound_id(host: str, random_bytes: Callable[[int], bytes]) -> bytes:
     return prefix[:2] + bytes([middle]) + random_part[3:]
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=CACHED)
 def fits(node_id: bytes, host: str) -> bool:
     """Whether a node at ``host`` may have this id."""
     if is_exempt(host):
@@ -59,11 +73,13 @@ def fits(node_id: bytes, host: str) -> bool:
     return node_id[:2] == prefix[:2] and node_id[2] & 0xF8 == prefix[2] & 0xF8
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=CACHED)
 def is_exempt(host: str) -> bool:
-    """Whether ids at this address are not bound to it: it is not an address on the internet."""
-    address = ipaddress.ip_address(host)
-    return any(address in network for network in EXEMPT if network.version == address.version)
+    """Whether ids at this address are not bound to it: it is not an address on the internet. Raises
+    ValueError where it is no address at all."""
+    packed = _packed(host)
+    address = int.from_bytes(packed, "big")
+    return any(address & mask == network for network, mask in _EXEMPT_BY_LENGTH[len(packed)])
 
 
 def crc32c(data: bytes) -> int:
@@ -76,14 +92,19 @@ def crc32c(data: bytes) -> int:
 
 def _prefix(host: str, last_octet: int) -> bytes:
     """Four octets, of which an id that fits has the first BOUND_BITS."""
-    packed, mask = (
-        (socket.inet_pton(socket.AF_INET6, host), MASK_IPV6)
-        if ":" in host
-        else (socket.inet_pton(socket.AF_INET, host), MASK_IPV4)
-    )
+    packed = _packed(host)
+    mask = MASK_IPV4 if len(packed) == 4 else MASK_IPV6
     masked = bytearray(octet & bits for octet, bits in zip(packed, mask, strict=False))
     masked[0] |= (last_octet & 0x07) << 5
     return crc32c(bytes(masked)).to_bytes(4, "big")
+
+
+def _packed(host: str) -> bytes:
+    """The 4 or 16 octets of a numeric address. Raises ValueError for anything else."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except OSError as error:
+        raise ValueError(f"{host!r} is not an address") from error
 
 
 def _table_entry(octet: int) -> int:

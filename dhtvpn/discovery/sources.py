@@ -5,7 +5,7 @@ A new kind of source plugs in here: make a ``Source`` of it, and let daemon.py p
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,6 +24,10 @@ LAN, KADEMLIA, MAINLINE, HINT, REMEMBERED = "lan", "kademlia", "mainline", "hint
 
 REOPEN_S: Final = 60.0
 """A source that could not be opened is tried again this much later."""
+
+
+OtherSurvey = Callable[[Collection[str]], Awaitable[Any]]
+"""From this machine's own addresses to a nat.reflexive.Survey, of which this room knows nothing."""
 
 
 class Condition(NamedTuple):
@@ -73,12 +77,15 @@ class Sources:
         *,
         dht: Dht | None = None,
         hints: HintDirectory | None = None,
+        survey: OtherSurvey | None = None,
         **options: Any,
     ) -> None:
-        """``options``: of RacingDirectory."""
+        """``survey``: another way to learn our public endpoint, for where nobody answers STUN.
+        ``options``: of RacingDirectory."""
         self._sources = list(sources)
         self.dht = dht
         self.hints = hints
+        self.survey = survey
         self.race = RacingDirectory({source.name: source.directory for source in sources}, **options)
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ port per address family, in the manner of RFC 7983.
 from enum import Enum
 
 from dhtvpn.mesh.relay_wire import DATA_PREFIX, HANDSHAKE_PREFIX, SERVICE_PREFIX
+from dhtvpn.nat import krpc
 
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 """Magic cookie at offset 4 (RFC 8489 section 5)."""
@@ -36,6 +37,8 @@ class Kind(Enum):
     NOTE = "note"
     RELAYED_HANDSHAKE = "relayed handshake"
     RELAY_SERVICE = "relay service"
+    KRPC = "krpc"
+    """An answer of the BitTorrent DHT; taken only where that is used."""
     UNKNOWN = "unknown"
 
 
@@ -64,4 +67,4 @@ def classify(data: bytes) -> Kind:
         return Kind.TUNNEL_HANDSHAKE if first <= 3 else Kind.TUNNEL_DATA
     if first <= 3 and len(data) >= STUN_HEADER and data[4:8] == STUN_COOKIE:
         return Kind.STUN
-    return Kind.UNKNOWN
+    return Kind.KRPC if first == krpc.FIRST_BYTE else Kind.UNKNOWN

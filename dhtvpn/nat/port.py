@@ -177,6 +177,12 @@ class UdpPort:
 
         self._handlers[Kind.NOTE] = without_prefix
 
+    def on_krpc(self, handler: DatagramHandler) -> None:
+        """Who gets answers of the BitTorrent DHT; without, the kernel drops them."""
+        self._handlers[Kind.KRPC] = handler
+        if self._filtering:
+            self._attach_filters()
+
     @cached_property
     def stun(self) -> "StunRouter":
         """Who gets STUN messages, unless :meth:`on_stun` has set another handler. Loaded when it is used: a
@@ -325,7 +331,12 @@ class UdpPort:
         data = not self._sockets.kernel_demux
         for family, control in self._sockets.control.items():
             program = control_filter(
-                family, self._index_tag, self._thinning.sources, data=data, relaying=self._relaying
+                family,
+                self._index_tag,
+                self._thinning.sources,
+                data=data,
+                krpc_answers=Kind.KRPC in self._handlers,
+                relaying=self._relaying,
             )
             try:
                 attach(control, program)
@@ -340,7 +351,7 @@ class UdpPort:
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(data, source)
-        elif kind is Kind.UNKNOWN:
+        elif kind in (Kind.UNKNOWN, Kind.KRPC):
             self.drops.count("port", "unknown")
         else:
             self.drops.count("port", "no_handler")

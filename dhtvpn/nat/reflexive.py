@@ -6,9 +6,10 @@ The servers are DHT nodes. They are strangers: what they say becomes a candidate
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from aioice import stun
 
@@ -85,24 +86,29 @@ def _has_mapped_endpoint(message: stun.Message) -> bool:
     return True
 
 
+Asker = Callable[[UdpPort, Endpoint, float], Coroutine[Any, Any, Endpoint]]
+"""What :func:`ask` is. Raises TimedOutError."""
+
+
 async def survey(
     port: UdpPort,
     servers: Iterable[Endpoint],
     *,
     host_addresses: Collection[str] = (),
     timeout_s: float = SURVEY_TIMEOUT_S,
+    ask: Asker = ask,
 ) -> Survey:
     """Ask up to SERVERS_PER_FAMILY servers of each family at once.
 
-    ``host_addresses`` are this machine's own; nobody is asked over a family without any. Returns at most
-    SOFT_TIMEOUT_S after a family's first answer, and after ``timeout_s`` in any case. Never raises for what
-    servers do or fail to do.
+    ``host_addresses`` are this machine's own; nobody is asked over a family without any. ``ask`` is how a
+    server is asked. Returns at most SOFT_TIMEOUT_S after a family's first answer, and after ``timeout_s`` in
+    any case. Never raises for what servers do or fail to do.
     """
     own_families = {6 if ":" in address else 4 for address in host_addresses} or set(port.families)
     reachable = [server for server in servers if (6 if server.is_ipv6 else 4) in own_families]
     chosen = choose_servers(reachable, port.families)
     results = await asyncio.gather(
-        *(_ask_family(port, chosen[family], timeout_s) for family in chosen),
+        *(_ask_family(port, chosen[family], timeout_s, ask) for family in chosen),
     )
     by_family = {
         family: judge(answers, host_addresses, port.port)
@@ -149,7 +155,9 @@ def judge(answers: dict[Endpoint, Endpoint], host_addresses: Collection[str], po
     return FamilySurvey(mapping, tuple(public), len(answers))
 
 
-async def _ask_family(port: UdpPort, servers: list[Endpoint], timeout_s: float) -> dict[Endpoint, Endpoint]:
+async def _ask_family(
+    port: UdpPort, servers: list[Endpoint], timeout_s: float, ask: Asker
+) -> dict[Endpoint, Endpoint]:
     """Server -> endpoint that it saw, of those that answered in time."""
     tasks = {asyncio.create_task(ask(port, server, timeout_s)): server for server in servers}
     answers: dict[Endpoint, Endpoint] = {}

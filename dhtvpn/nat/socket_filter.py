@@ -23,6 +23,7 @@ from dhtvpn.mesh.relay_wire import (
     SERVICE_PREFIX,
     SERVICE_SIZE,
 )
+from dhtvpn.nat import krpc
 from dhtvpn.nat.demux import DHT_PREFIX, NOTE_PREFIX, STUN_COOKIE, STUN_HEADER
 
 UDP_HEADER: Final = 8
@@ -101,13 +102,14 @@ def control_filter(
     *,
     data: bool = False,
     relaying: bool = False,
+    krpc_answers: bool = False,
 ) -> tuple[Instruction, ...]:
     """For a control socket of ``family`` (4 or 6).
 
     ``index_tag``: the upper 16 bits of every receiver index of ours; None: no tunnels here, so none of their
     messages. ``thinned`` maps the first 4 (IPv4) or 8 (IPv6: /64) bytes of a source address to n: one in
     2**n of what strangers may send passes. ``data``: data messages are for this socket too.
-    ``relaying``: so is what is to be relayed.
+    ``relaying``: so is what is to be relayed. ``krpc_answers``: so are answers of the BitTorrent DHT.
     """
     assembler = _Assembler()
     add, place = assembler.add, assembler.place
@@ -120,6 +122,8 @@ def control_filter(
         add(_JUMP_EQUAL, HANDSHAKE_PREFIX, "relayed handshake")
         if data:
             add(_JUMP_EQUAL, DATA_PREFIX, "relayed data")
+    if krpc_answers:
+        add(_JUMP_EQUAL, krpc.FIRST_BYTE, "krpc")
     add(_LOAD_WORD, UDP_HEADER)
     if index_tag is not None:
         for kind in HANDSHAKE_SIZES:
@@ -139,6 +143,11 @@ def control_filter(
         add(_JUMP_EQUAL, UDP_HEADER + NOTE_SIZE, "stranger", "drop")
     if index_tag is not None or relaying:
         _relay(assembler, None if relaying else index_tag, data=data)
+    if krpc_answers:
+        place("krpc")
+        add(_LOAD_LENGTH)
+        add(_JUMP_GREATER, UDP_HEADER + krpc.MOST, "drop")
+        add(_JUMP_GREATER, UDP_HEADER + krpc.LEAST - 1, "stranger", "drop")
     place("dht")
     add(_LOAD_LENGTH)
     add(_JUMP_GREATER, UDP_HEADER + DHT_MOST, "drop")

@@ -42,6 +42,8 @@ class NodeConfig:
     peers: tuple[str, ...] = ()
     """Hints: ``HOST:PORT`` of members, as typed."""
     discovery: tuple[Discovery, ...] = DEFAULT_DISCOVERY
+    mainline_routers: tuple[str, ...] = ()
+    """``HOST:PORT`` of those who are asked first in the BitTorrent DHT; empty: the public ones."""
     roster_size: int = field(default_factory=roster_size)
     """Members that are all connected to each other; beyond that they are looked up."""
     port_mapping: bool = True

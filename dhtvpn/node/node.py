@@ -56,7 +56,7 @@ from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
-from dhtvpn.records.topic import Topic
+from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ class Node:
         drops: Drops,
         random_bytes: Callable[[int], bytes],
         port_mapper: PortMapper | None = None,
+        topics: NetworkTopics | None = None,
     ) -> None:
+        """``topics``: the network's, where a source has to know them too."""
         self.config = config
         self.port_mapper = port_mapper
         """None where the user does not want one."""
@@ -119,7 +121,7 @@ class Node:
         self._last_stranger = -STRANGER_PAUSE_S
         self._background: set[asyncio.Task[object]] = set()
         self._random_bytes = random_bytes
-        self._topics: dict[int, Topic] = {}
+        self._topics = topics or NetworkTopics(config.network_id.secret)
         device = Device(identity.tunnel_private_key, random_bytes, drops=drops)
         self.tunnels = self._make_tunnels(device)
         self.relaying = self._make_relaying()
@@ -155,7 +157,6 @@ class Node:
         )
         self.recovery = self._make_recovery()
         self.finder = self._make_finder()
-        self.on_demand.use(self.announcer, self.finder)
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
         local_end.listener = self
@@ -277,13 +278,14 @@ class Node:
             resolve=lambda wanted: self.tunnels.resolve(networks if wanted else ()),
             became_crowded=self._became_crowded,
             drops=self.drops,
+            topics=self._topics,
         )
 
     def _make_announcer(self) -> Announcer:
         return Announcer(
             directory=self.directory,
             identity=self._identity,
-            topic_at=self._topic_at,
+            topic_at=self._topics.roster,
             record=self._record,
             random_bytes=self._random_bytes,
             published=self._published,
@@ -292,9 +294,9 @@ class Node:
         )
 
     def _make_finder(self) -> Finder:
-        return Finder(
+        finder = Finder(
             directory=self.directory,
-            topic_at=self._topic_at,
+            topic_at=self._topics.roster,
             roster=self.roster,
             own_node_key=self._identity.node_key,
             member_found=self._member_found,
@@ -307,6 +309,8 @@ class Node:
             roster_changed=self.on_demand.follow,
             roster_watched=self.on_demand.roster_watched,
         )
+        self.on_demand.use(self.announcer, finder)
+        return finder
 
     def _make_memory(self) -> Memory:
         return Memory(
@@ -677,12 +681,6 @@ class Node:
     def _known_names(self) -> tuple[str, ...]:
         """Whom to ask first: members are DHT nodes and answer STUN as bootstrap nodes do."""
         return (*self.config.bootstrap, *self.config.peers)
-
-    def _topic_at(self, epoch: int) -> Topic:
-        if epoch not in self._topics:
-            self._topics = {e: t for e, t in self._topics.items() if e >= epoch - 2}
-            self._topics[epoch] = Topic.derive(self.config.network_id.secret, epoch)
-        return self._topics[epoch]
 
     def _record(self) -> EndpointRecord:
         return EndpointRecord(

@@ -26,6 +26,7 @@ from dhtvpn.records.epochs import epoch_at, lookup_epochs, publish_epochs
 from dhtvpn.records.record import MAX_NAME, EndpointRecord
 from dhtvpn.records.roster import Change, Roster
 from dhtvpn.records.topic import Topic
+from dhtvpn.records.topics import NetworkTopics
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class OnDemand:
         resolve: Callable[[bool], None],
         became_crowded: Callable[[], None],
         drops: Drops,
+        topics: NetworkTopics | None = None,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         """``connect``: begin to connect to a member; ``contender``: somebody may hold our IPv4 address;
@@ -71,6 +73,7 @@ class OnDemand:
         shall ask for addresses that nobody holds, or shall not; ``became_crowded``: who is not connected
         yet need not be any more."""
         self._directory, self._network_id = directory, network_id
+        self._topics = topics or NetworkTopics(network_id.secret)
         self._own_key, self._own_name, self._own_ipv4 = own_key, own_name, own_ipv4
         self._own_ipv6 = ipv6_address(network_id, own_key)
         self._size, self._roster = roster_size, roster
@@ -183,9 +186,8 @@ class OnDemand:
         known = [] if fresh else self._roster.as_list()
         found = [opened for opened in known if self._holds(opened.record, address)]
         if not found and self.full():
-            secret = self._network_id.secret
             found = await self._find(
-                lambda epoch: Topic.of_address(secret, epoch, address),
+                lambda epoch: self._topics.of_address(epoch, address),
                 lambda opened: self._holds(opened.record, address),
             )
         return await self._meet(opened for opened in found if self._holds(opened.record, address))
@@ -209,7 +211,7 @@ class OnDemand:
     async def _call(self, node_key: bytes) -> None:
         now = self._unix_time()
         epoch = publish_epochs(now)[0]
-        door = Topic.of_address(self._network_id.secret, epoch, ipv6_address(self._network_id, node_key))
+        door = self._topics.of_address(epoch, ipv6_address(self._network_id, node_key))
         expires = int(now) // 60 * 60 + 60 + CALL_S
         envelope = self._announcer.sealed(door, expires) if self._announcer is not None else None
         if envelope is None:
@@ -277,13 +279,13 @@ class OnDemand:
         return lookup_epochs(self._unix_time())
 
     def _door(self, epoch: int) -> Topic:
-        return Topic.of_address(self._network_id.secret, epoch, self._own_ipv6)
+        return self._topics.of_address(epoch, self._own_ipv6)
 
     def _ipv4_topic(self, epoch: int) -> Topic:
-        return Topic.of_address(self._network_id.secret, epoch, self._own_ipv4())
+        return self._topics.of_address(epoch, self._own_ipv4())
 
     def _name_topic(self, epoch: int, name: str) -> Topic:
-        return Topic.of_name(self._network_id.secret, epoch, name)
+        return self._topics.of_name(epoch, name)
 
 
 async def _all_of(tasks: Iterable[asyncio.Task[None]]) -> None:

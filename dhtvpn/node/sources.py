@@ -21,6 +21,7 @@ from dhtvpn.discovery.sources import (
     hint_source,
     kademlia_source,
     lan_source,
+    late_source,
 )
 from dhtvpn.drops import Drops
 from dhtvpn.errors import SystemRefusedError
@@ -28,13 +29,21 @@ from dhtvpn.nat.multicast import LocalLink, MulticastPort
 from dhtvpn.nat.own_address import outgoing_addresses
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.node.config import NodeConfig
+from dhtvpn.node.mainline import Mainline
+from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.system import links
 
 log = logging.getLogger(__name__)
 
 
 async def open_sources(
-    config: NodeConfig, port: UdpPort, interface: str, drops: Drops, stack: AsyncExitStack
+    config: NodeConfig,
+    port: UdpPort,
+    interface: str,
+    drops: Drops,
+    stack: AsyncExitStack,
+    *,
+    topics: NetworkTopics,
 ) -> Sources:
     """Make every source that is chosen, and its sockets; no datagram moves before ``Sources.start``.
 
@@ -50,9 +59,14 @@ async def open_sources(
     if Discovery.KADEMLIA in config.discovery:
         kademlia = _kademlia(port, drops, subscribe=config.watch)
         sources.append(kademlia_source(kademlia))
+    mainline: Mainline | None = None
     if Discovery.MAINLINE in config.discovery:
-        sources.append(broken_source(MAINLINE, "this version has no mainline backend"))
-    opened = Sources(sources, dht=kademlia, hints=hints, drops=drops)
+        mainline = Mainline(
+            config, port, topics, drops, relaxed=lambda: kademlia is not None and kademlia.size > 0
+        )
+        sources.append(late_source(MAINLINE, mainline.open))
+    survey = mainline.survey if mainline is not None else None
+    opened = Sources(sources, dht=kademlia, hints=hints, survey=survey, drops=drops)
     stack.push_async_callback(opened.close)
     if kademlia is not None:
         await stack.enter_async_context(KeptState(config.network_directory).keeping(kademlia))

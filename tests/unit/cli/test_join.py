@@ -77,9 +77,29 @@ def test_port_mapping_is_on_until_it_is_turned_off(cli: Cli, daemon: list[Any]) 
     assert [config.port_mapping for config in daemon] == [True, False, False, True, True]
 
 
+def test_one_switch_adds_mainline_and_is_remembered(
+    cli: Cli, daemon: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "find_spec", lambda name: object())
+    assert cli("join", new_id(), "--network", "home", "--mainline").exit_code == 0
+    assert cli("join", "home").exit_code == 0
+    for config in daemon:
+        assert config.discovery == (*DEFAULT_DISCOVERY, Discovery.MAINLINE)
+        assert config.mainline_routers == (), "the public ones"
+    words = ["--discovery", "lan", "--mainline", "--mainline-router", "router.example:6881"]
+    assert cli("join", "home", *words, "--mainline-router", "[::1]:7").exit_code == 0
+    assert cli("join", "home").exit_code == 0
+    for config in daemon[2:]:
+        assert config.discovery == (Discovery.LAN, Discovery.MAINLINE)
+        assert config.mainline_routers == ("router.example:6881", "[::1]:7")
+    assert cli("join", "home", "--discovery", "lan").exit_code == 0
+    assert daemon[-1].discovery == (Discovery.LAN,), "and it can be left out again"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--mainline-router", "router.example"], "write HOST:PORT"),
         (["--discovery", "lan,carrier-pigeon"], "there is no source 'carrier-pigeon'; choose from lan, kade"),
         (["--discovery", "lan,,kademlia"], "has an empty place"),
         (["--discovery", ""], "has an empty place"),
@@ -98,6 +118,8 @@ def test_mainline_without_libtorrent_says_what_to_install(
     monkeypatch.setattr(choices, "find_spec", lambda name: None)
     result = cli("join", new_id(), "--discovery", "lan,mainline")
     assert result.exit_code == 1 and "pip install 'dhtvpn[mainline]'" in result.stderr
+    assert "Traceback" not in result.stderr and "wheels" in result.stderr
+    assert cli("join", new_id(), "--mainline").stderr == result.stderr
     monkeypatch.setattr(choices, "find_spec", lambda name: object())
     assert cli("join", new_id(), "--network", "home", "--discovery", "mainline").exit_code == 0
     monkeypatch.setattr(choices, "find_spec", lambda name: None)

@@ -147,3 +147,25 @@ def test_an_unprivileged_user_has_nothing_to_complain_of() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("ports", ["()", "(0,)"])
+def test_a_free_port_may_be_bound_where_that_is_needed(ports: str) -> None:
+    """libtorrent does. One with a number may not."""
+    if landlock.version() < 4:
+        pytest.skip("this kernel's Landlock is older than TCP ports")
+    program = (
+        "from dhtvpn.confinement.process import confine\n"
+        "import socket, sys\n"
+        f"confine(None, (), [], tcp_ports={ports})\n"
+        "def bound(port):\n"
+        "    with socket.socket() as tcp:\n"
+        "        try:\n"
+        "            tcp.bind(('127.0.0.1', port))\n"
+        "        except PermissionError:\n"
+        "            return False\n"
+        "        return True\n"
+        "sys.stdout.write(f'{bound(0)} {bound(40123)}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{ports == '(0,)'} False", "")

@@ -22,6 +22,8 @@ ID = bytes(12)
         (bytes([DHT_PREFIX]) + b"x", Kind.DHT),
         (bytes([DHT_PREFIX]), Kind.DHT),
         (bytes([NOTE_PREFIX]) + b"x", Kind.NOTE),
+        (b"d1:rd2:id20:", Kind.KRPC),
+        (b"d", Kind.KRPC),
         (b"", Kind.UNKNOWN),
         (b"\x00", Kind.UNKNOWN),
         (b"\x01\x00\x00", Kind.UNKNOWN),

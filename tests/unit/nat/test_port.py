@@ -226,10 +226,10 @@ async def test_a_datagram_that_is_too_long_is_counted(open_port) -> None:
 async def test_unknown_and_unclaimed_datagrams_are_counted(open_port) -> None:
     port, sender = await open_port(), await open_port()
     target = Endpoint("127.0.0.1", port.port)
-    for data in (b"", b"garbage", b"\4\0\0\0", bytes([DHT_PREFIX, 1])):
+    for data in (b"", b"garbage", b"d" * 60, b"\4\0\0\0", bytes([DHT_PREFIX, 1])):
         sender.send(data, target)
-    await until(lambda: port.drops.total() == 4)
-    assert port.drops.as_dict() == {"port.no_handler": 2, "port.unknown": 2}
+    await until(lambda: port.drops.total() == 5)
+    assert port.drops.as_dict() == {"port.no_handler": 2, "port.unknown": 3}
 
 
 async def test_a_flood_leaves_the_loop_its_turn(open_port) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dhtvpn.discovery.lan_wire import DATAGRAM_SIZE
 from dhtvpn.discovery.wire import KIND_VALUE, MAX_DATAGRAM, Request, Rpc, encode_request
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.nat import socket_filter
+from dhtvpn.nat import krpc, socket_filter
 from dhtvpn.nat.demux import DHT_PREFIX_BYTES, NOTE_PREFIX_BYTES
 from dhtvpn.nat.socket_filter import (
     DROP,
@@ -261,3 +261,29 @@ def test_the_lan_socket_takes_only_what_is_for_a_group(family: int, destination:
     network = bytes(24 if family == 6 else 16) + address
     assert run(group_filter(family, 1192), bytes(1192), network=network) == verdict
     assert run(group_filter(family, 1192), bytes(1191), network=network) == DROP
+
+
+def test_answers_of_the_bittorrent_dht_pass_only_where_it_is_used() -> None:
+    answer = b"d2:ip6:" + bytes(6) + b"1:rd2:id20:" + bytes(20) + b"e1:t8:" + bytes(8) + b"1:y1:re"
+    program = control_filter(4, TAG, krpc_answers=True)
+    assert run(program, answer) == TAKE
+    assert run(control_filter(4, TAG), answer) == DROP
+    for length, verdict in (
+        (krpc.LEAST - 1, DROP),
+        (krpc.LEAST, TAKE),
+        (krpc.MOST, TAKE),
+        (krpc.MOST + 1, DROP),
+    ):
+        assert run(program, b"d" * length) == verdict
+    assert all(run(program, data) == TAKE for data in genuine().values())
+    assert all(run(program, data) == DROP for data in garbage().values())
+    thinned = {source_key("192.0.2.7"): 1}
+    program = control_filter(4, TAG, thinned, krpc_answers=True)
+    assert {run(program, answer, random_word=word) for word in (0, 1)} == {TAKE, DROP}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_longest_program_with_those_answers_too(family: int) -> None:
+    thinned: Mapping[bytes, int] = {os.urandom(4 if family == 4 else 8): PASS_BITS for _ in range(16)}
+    program = control_filter(family, TAG, thinned, data=True, krpc_answers=True)
+    assert all(0 <= line.if_true < 256 and 0 <= line.if_false < 256 for line in program)
