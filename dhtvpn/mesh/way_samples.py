@@ -10,14 +10,15 @@ ENOUGH: Final = 3
 LOSS_WEIGHT: Final = 10.0
 """A tenth of the pings lost is as bad as twice the round trip: loss slows TCP down more than delay."""
 SHARE, MARGIN_MS = 0.7, 5.0
-"""Another way is better when its score is below this share of the present one's, and so much below it."""
+"""Another way is better when its score is below this share of the present one's, and so much below it. One
+with less of a penalty needs the margin alone: members come before volunteers where they are as fast."""
 
 
 class WaySamples:
     """The newest pings of one way. ``penalty_ms`` is added to its score."""
 
     def __init__(self, penalty_ms: float = 0.0) -> None:
-        self._penalty_ms = penalty_ms
+        self.penalty_ms = penalty_ms
         self._round_trips_ms: deque[float | None] = deque(maxlen=KEPT)
 
     def add(self, round_trip_ms: float | None) -> None:
@@ -41,11 +42,12 @@ class WaySamples:
         answered = [each for each in self._round_trips_ms if each is not None]
         if not answered:
             return float("inf")
-        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss) + self._penalty_ms
+        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss) + self.penalty_ms
 
 
 def is_better(other: WaySamples, present: WaySamples) -> bool:
     """Whether to leave the ``present`` way for the ``other``."""
     if not (other.judged and present.judged):
         return False
-    return other.score < min(SHARE * present.score, present.score - MARGIN_MS)
+    share = 1.0 if other.penalty_ms < present.penalty_ms else SHARE
+    return other.score < min(share * present.score, present.score - MARGIN_MS)

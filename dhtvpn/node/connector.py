@@ -270,7 +270,7 @@ class Connector:
         self._persist()
         if self.peer.move(Occasion.PATH_LOST):
             self._changed(self.peer)
-        self.start()
+        self.start(restart=True)  # one that began while there was a relay looks for none
 
     def checked_by_peer(self) -> None:
         """The peer sends connectivity checks while we make no attempt: it has lost the path."""
@@ -361,7 +361,7 @@ class Connector:
 
     async def _knock_by_relay(self, session: asyncio.Event) -> None:
         """A session through a relay, where there is none yet and a direct path takes its time."""
-        if await happens(session, RELAY_AFTER_S):
+        if await happens(session, RELAY_AFTER_S if self._direct_is_likely() else 0.0):
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ICE_DEADLINE_S
@@ -371,6 +371,14 @@ class Connector:
                 self._tunnels.knock(self.peer, ways)
             if await happens(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
                 return
+
+    def _direct_is_likely(self) -> bool:
+        """Not where the peer has no address of a family of ours, nor after a path that was there is lost."""
+        if self._persistent:
+            return False
+        ours = {candidate.endpoint.is_ipv6 for candidate in self._own_candidates()}
+        theirs = {candidate.endpoint.is_ipv6 for candidate in self._candidates}
+        return not ours or not theirs or bool(ours & theirs)
 
     async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
         async with self._negotiations:

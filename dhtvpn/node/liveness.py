@@ -186,7 +186,12 @@ class Liveness:
 
     async def _watch(self, peer: Peer, watched: _Watched) -> None:
         idle_s = 0.0
-        while await self._answers(peer, watched):
+        while True:
+            asked_at = peer.endpoint
+            if not await self._answers(peer, watched):
+                if peer.endpoint == asked_at:
+                    break
+                continue  # packets take another path since, of which these pings say nothing
             self.idle_time(peer).survived(idle_s)
             await self._until_due(peer, watched)
             idle_s = _now() - watched.moved_at

@@ -70,6 +70,7 @@ class Relaying:
         self.neighbourhood = neighbourhood
         self._secret, self._own_key, self._table = secret, own_key, table
         self._send, self._path_failed, self._stranger = send, path_failed, stranger
+        self._homes_changed = homes_changed
         self._drops, self._unix_time = drops, unix_time
         self._tunnels: Tunnels | None = None
         self._vias: dict[Endpoint | MemberWay, int] = {}
@@ -84,7 +85,7 @@ class Relaying:
         self.client = RelayClient(
             send=send,
             claims=self.claims,
-            changed=homes_changed,
+            changed=self._moved_in,
             not_here=self._not_here,
             lost=self._volunteer_lost,
             drops=drops,
@@ -268,6 +269,12 @@ class Relaying:
     def _ids_through(self, way: MemberWay) -> tuple[bytes, ...]:
         members = map(self.neighbourhood.member, way.through)
         return tuple(member.relay_ids[0] for member in members if member is not None)
+
+    def _moved_in(self) -> None:
+        """Others hear of it now and send through volunteers that we may have sent nothing through."""
+        for volunteer in self.client.homes:
+            self._number(volunteer)
+        self._homes_changed()
 
     def _has_failed(self, way: Endpoint) -> bool:
         place = place_of(way)

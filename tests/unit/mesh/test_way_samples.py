@@ -8,8 +8,8 @@ from dhtvpn.mesh.way_samples import ENOUGH, WaySamples, is_better
 ANSWERS = st.lists(st.one_of(st.none(), st.floats(0.1, 1000)), max_size=20)
 
 
-def way(*round_trips_ms: float | None) -> WaySamples:
-    samples = WaySamples()
+def way(*round_trips_ms: float | None, penalty_ms: float = 0.0) -> WaySamples:
+    samples = WaySamples(penalty_ms)
     for each in round_trips_ms:
         samples.add(each)
     return samples
@@ -30,18 +30,24 @@ def test_little_is_no_reason_and_few_pings_are_none() -> None:
 
 
 def test_a_penalty_counts_as_delay() -> None:
-    volunteer, member = WaySamples(20.0), way(6, 6, 6)
-    for _ in range(3):
-        volunteer.add(5.0)
+    volunteer, member = way(5, 5, 5, penalty_ms=20), way(6, 6, 6)
     assert is_better(member, volunteer) and not is_better(volunteer, member)
+    assert is_better(way(50, 50, 50, penalty_ms=20), way(120, 120, 120))
+
+
+def test_who_has_a_penalty_is_left_for_an_equal_and_not_the_other_way_round() -> None:
+    volunteer, member = way(90, 90, 90, penalty_ms=20), way(100, 100, 100)
+    assert is_better(member, volunteer) and not is_better(volunteer, member)
+    assert not is_better(way(120, 120, 120), volunteer)
 
 
 def test_what_is_past_is_forgotten() -> None:
     assert is_better(way(20, 20, 20), way(*[20] * 50, *[400] * 8))
 
 
-@given(ANSWERS, ANSWERS)
+@given(ANSWERS, ANSWERS, st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 20.0]))
 def test_two_ways_are_never_better_than_each_other(
-    one: list[float | None], other: list[float | None]
+    one: list[float | None], other: list[float | None], penalty_ms: float, other_penalty_ms: float
 ) -> None:
-    assert not (is_better(way(*one), way(*other)) and is_better(way(*other), way(*one)))
+    first, second = way(*one, penalty_ms=penalty_ms), way(*other, penalty_ms=other_penalty_ms)
+    assert not (is_better(first, second) and is_better(second, first))

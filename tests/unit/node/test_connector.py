@@ -378,6 +378,35 @@ async def test_a_relay_is_used_where_a_direct_path_takes_its_time_and_given_up_f
 
 
 @scenario
+async def test_where_no_family_is_common_a_relay_is_used_at_once() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    six = (Candidate(Endpoint("2001:db8::7", 4690), CandidateKind.HOST),)
+    bench.connector.record_arrived(NONCE, credentials(True), six)
+    await asyncio.sleep(0.01)
+    assert bench.asked("knock") == [(BEYOND,)]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_relay_that_fails_while_a_direct_path_is_sought_is_replaced_at_once() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.2)
+    bench.connector.session_up()
+    await asyncio.sleep(60)
+    bench.path, bench.peer.endpoint = None, BEYOND
+    bench.connector.fell_back()
+    await asyncio.sleep(2)
+    assert (BEYOND,) not in bench.asked("knock")
+    bench.ways = [relayed(2, 1)]
+    bench.connector.path_lost()
+    await asyncio.sleep(0.01)
+    assert (relayed(2, 1),) in bench.asked("knock")
+    await bench.connector.close()
+
+
+@scenario
 async def test_a_quick_direct_path_needs_no_relay() -> None:
     bench = Bench(delay_s=0.1)
     bench.ways = [BEYOND]

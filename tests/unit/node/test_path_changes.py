@@ -153,6 +153,20 @@ def test_a_peer_that_has_left_a_relay_is_followed_to_the_next() -> None:
     assert [where for _, where in world.moves] == [OTHER]
 
 
+def test_pings_by_the_path_before_say_nothing_of_the_next() -> None:
+    async def play(world: World) -> None:
+        await asyncio.sleep(1)
+        world.works = {OTHER}
+        world.liveness.doubt(world.peer)
+        await asyncio.sleep(1)  # most of the five pings are on their way
+        world.peer.last_heard = 0.0
+        world.paths.told_by_relay(world.peer, OTHER)
+        await asyncio.sleep(5)
+
+    world = scenario(play, RELAY, at=RELAY)
+    assert [where for _, where in world.moves] == [OTHER] and world.peer.rtt_ms is not None
+
+
 def test_a_peer_is_not_followed_to_a_relay_that_does_not_work_or_off_one_that_does() -> None:
     async def play(world: World) -> None:
         world.failed.add(OTHER)

@@ -38,7 +38,7 @@ class Node:
         self.got: list[tuple[bytes, Endpoint]] = []
         self.sent: list[tuple[bytes, Endpoint]] = []
         self.failed: list[Peer] = []
-        self.strangers = 0
+        self.strangers = self.moved = 0
         self.drops = Drops()
         self.hood = Neighbourhood(
             own_key=key(number),
@@ -52,7 +52,7 @@ class Node:
             own_key=key(number),
             table=self.table,
             send=lambda data, endpoint: self.sent.append((data, endpoint)),
-            homes_changed=lambda: None,
+            homes_changed=self._moved,
             path_failed=self.failed.append,
             stranger=self._stranger,
             drops=self.drops,
@@ -65,6 +65,9 @@ class Node:
 
     def _stranger(self) -> None:
         self.strangers += 1
+
+    def _moved(self) -> None:
+        self.moved += 1
 
     def _know(self, other: int) -> Peer:
         peer = self.table.add(
@@ -122,6 +125,15 @@ def test_a_handshake_goes_there_and_back_through_a_volunteer() -> None:
         a.relaying.handshake_received(b.sent[0][0], VOLUNTEER)
         assert a.got[0][1] == way
         assert a.drops.total() == b.drops.total() == 0
+
+    play(story)
+
+
+def test_the_engine_knows_the_volunteers_that_others_may_send_through() -> None:
+    async def story() -> None:
+        a = Node(0)
+        a.relaying.client._move_in(VOLUNTEER)
+        assert [word[2] for word in a.told if word[0] == "set_via"] == [VOLUNTEER] and a.moved == 1
 
     play(story)
 
