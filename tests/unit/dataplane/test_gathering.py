@@ -13,7 +13,7 @@ BODY = bytes(range(100))
 
 
 def written(*packets: bytes, trains: bool = True) -> list[bytes]:
-    """What the other device gets when datagrams wait together at this one: the same in blocks as in trains."""
+    """What the other device gets when datagrams wait together here: the same in blocks as in trains."""
     pairs = [Pair.with_trains(), Pair.with_blocks()] if trains else [Pair.make(vnet=(True, True))]
     received = []
     for pair in pairs:
