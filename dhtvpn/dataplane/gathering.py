@@ -11,7 +11,14 @@ the field means nothing (RFC 6864 section 4.1).
 from typing import Final
 
 from dhtvpn.packet import virtio
-from dhtvpn.packet.transport import CHECKSUM_OFFSET, UDP, UDP_HEADER, Layout
+from dhtvpn.packet.transport import (
+    CHECKSUM_OFFSET,
+    UDP,
+    UDP_HEADER,
+    WORD,
+    Layout,
+    store_ip_length,
+)
 
 MAX_GATHERED: Final = 64  # datagrams, ours: what one turn of the device reads
 
@@ -89,6 +96,9 @@ class Gathering:
     def finish(self) -> None:
         """Make what has been gathered a super-packet, if it is more than one datagram."""
         if self.count > 1:
+            transport = _AT + self.shape.ip_length
+            store_ip_length(self.buffer, _AT, self.shape, self.end - _AT)
+            WORD.pack_into(self.buffer, transport + 4, self.end - transport)  # the UDP length
             virtio.HEADER.pack_into(
                 self.buffer,
                 0,

@@ -62,6 +62,7 @@ async def measure(
     """``lookups`` lookups, each of one record that another member has published at most once renewed."""
     internet, tally = population.internet, _Tally()
     internet.errors.clear()
+    population.keep_up()
     hostile = population.choose(condition.hostile_percent)
     with _conspiring(hostile, rng):
         async with _members(population, set(map(id, hostile)), rng) as members:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 
 from dhtvpn.discovery.contact import Contact
 from dhtvpn.discovery.routing import K
+from dhtvpn.discovery.upkeep import PING_AFTER_S
 from dhtvpn.lab.simulation import clock
 from dhtvpn.lab.simulation.address_plan import endpoints
 from dhtvpn.lab.simulation.internet import Internet
@@ -34,6 +35,16 @@ class Population:
     def choose(self, percent: float) -> list[Node]:
         """This share of the nodes, drawn at random."""
         return self._rng.sample(self.nodes, round(len(self.nodes) * percent / 100))
+
+    def keep_up(self) -> None:
+        """Let every node have heard of each of its contacts within PING_AFTER_S, as its upkeep sees to in
+        production. Ten thousand upkeeps would take longer than all lookups; without them, contacts grow old
+        while one experiment follows the other, and nodes name only those whom somebody has asked lately."""
+        now = clock.monotonic()
+        for node in self.nodes:
+            table = node.directory._table
+            for standing in list(table._all()):
+                table.heard(standing.contact, now - self._rng.uniform(0.0, PING_AFTER_S), standing.rtt_s)
 
     def _fill(self) -> None:
         by_id = sorted((int.from_bytes(n.directory.node_id, "big"), n.line.site) for n in self.nodes)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from virtual_time import run
 
+from dhtvpn.discovery.contact import IPV4
 from dhtvpn.discovery.floors import FLOOR_OVERHEAD
 from dhtvpn.discovery.shortlist import REPLICAS
 from dhtvpn.discovery.storage import ENTRY_OVERHEAD
 from dhtvpn.discovery.subscriptions import SUBSCRIPTION_OVERHEAD
 from dhtvpn.discovery.wire import KIND_REPLY, Request, Rpc, decode_reply, encode_request, split
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.lab.simulation import rest
+from dhtvpn.lab.simulation import clock, rest
 from dhtvpn.lab.simulation.address_plan import endpoints
 from dhtvpn.lab.simulation.churn import Churn
 from dhtvpn.lab.simulation.held import octets_of
@@ -49,6 +50,20 @@ def test_tables_are_filled_with_the_nodes_around_each_node() -> None:
         sizes = [node.directory.size for node in population.nodes]
         assert min(sizes) >= 20
         assert max(sizes) < len(population.nodes)
+
+    in_world(scenario)
+
+
+def test_contacts_do_not_grow_old_from_one_experiment_to_the_next() -> None:
+    async def scenario(population: Population, rng: random.Random) -> None:
+        def old() -> int:
+            tables = [node.directory._table for node in population.nodes]
+            return sum(len(table.to_check(TARGET, 8, IPV4, clock.monotonic())) for table in tables)
+
+        await asyncio.sleep(3600.0)
+        assert old() == 8 * len(population.nodes)
+        population.keep_up()
+        assert old() == 0
 
     in_world(scenario)
 
