@@ -203,13 +203,18 @@ def _pid_of(machine: Machine) -> int:
     return machine.processes()[0]
 
 
-def start_again(network: Network, router: str, seconds: float) -> None:
-    """The router is off for so long, and has forgotten everything when it is back."""
+def start_again(network: Network, router: str, seconds: float, *, new_address: bool = False) -> None:
+    """The router is off for so long, and has forgotten everything when it is back; its provider may have
+    another address for it then."""
     machine, wan = network.node(router), network.plan.link(router)
     ip(machine, f"link set {wan.interface} down")
     time.sleep(seconds)
-    network.reboot(router)
-    ip(machine, f"link set {wan.interface} up", *default_routes(network, router))
+    if new_address:  # it adds the default route, which takes a link that is up
+        ip(machine, f"link set {wan.interface} up")
+        network.reboot(router, new_address=True)
+    else:
+        network.reboot(router)
+        ip(machine, f"link set {wan.interface} up", *default_routes(network, router))
 
 
 def test_a_router_that_starts_again(lab: Lab) -> None:
@@ -220,6 +225,24 @@ def test_a_router_that_starts_again(lab: Lab) -> None:
     with traffic(laptop, phone) as stream:
         start_again(network, "laptop-home", 4)
         assert_back(stream, time.monotonic())
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["alone", "volunteer"])
+def test_a_router_that_starts_again_with_another_address(lab: Lab, relay: bool) -> None:
+    """The router in front of the other member lets in nothing from an address that it has never seen."""
+    volunteer = Host("boot", Role.BOOTSTRAP, relay=relay)
+    network = lab(replace(topologies.PAIR, hosts=(volunteer, *topologies.PAIR.members)))
+    join_all(network)
+    laptop, phone = network.node("laptop"), network.node("phone")
+    eventually(lambda: peer_of(phone, "laptop")["path"] == "direct", "a direct path", 8)
+    before = peer_of(phone, "laptop")["endpoint"].rpartition(":")[0]
+    with traffic(laptop, phone) as stream:
+        start_again(network, "laptop-home", 4, new_address=True)
+        assert_back(stream, time.monotonic())
+        now = str(network.node("laptop-home").ipv4)
+        assert now != before
+        eventually(lambda: (peer_of(phone, "laptop")["endpoint"] or "").startswith(now), "direct again", 10)
+        assert stream.tcp_works()
 
 
 def sleep(machine: Machine, seconds: float) -> None:

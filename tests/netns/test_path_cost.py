@@ -1,0 +1,94 @@
+"""What a connected peer costs the line at rest: whole IP packets, counted by the kernel at the members.
+
+The directory's own datagrams are counted apart: docs/performance.md says what those may cost.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from joined import eventually, join_all, overlay, peer_of, pings
+
+from dhtvpn.lab.machine import Machine
+from dhtvpn.lab.nat_behaviour import SYMMETRIC
+from dhtvpn.lab.network import Network
+from dhtvpn.lab.topologies import PAIR, behind_nats
+from dhtvpn.lab.topology import Host, Role, Topology
+
+pytestmark = pytest.mark.netns
+
+LIMIT = 25.0
+"""Octets per second, each way."""
+SETTLED_S = 240.0
+"""Idle times of a path grow in steps until then (node/keepalive.py)."""
+MEASURED_S = 360.0
+"""Three renewals of the session's keys."""
+
+NATS = behind_nats("rest-relayed", "a pair that no direct path joins", {"laptop": SYMMETRIC, "phone": SYMMETRIC})
+RELAYED = replace(NATS, hosts=(Host("boot", Role.BOOTSTRAP, relay=True), *NATS.members))
+
+KINDS = {
+    "discovery": "@th,64,8 { 0xd7, 0xd8 }",
+    "relay_service": "@th,64,8 0xdb",
+    "relayed": "@th,64,8 { 0xd9, 0xda }",
+    "stun": "@th,96,32 0x2112a442",
+    "tunnel": "@th,64,8 { 1, 2, 3, 4, 5, 6, 7 }",
+    "other": "meta l4proto { udp, tcp, icmp, ipv6-icmp }",
+}
+"""What a packet is, by its first octets (docs/protocol/one-port.md); the first that fits counts."""
+
+
+def count_everything(machine: Machine) -> None:
+    """Have the kernel count what goes out and comes in at the machine's uplink, by kind."""
+    assert machine.link is not None
+    interface = machine.link.interface
+    counters = "\n".join(f"counter {kind}_{way} {{ }}" for kind in KINDS for way in ("sent", "got"))
+    chains = ""
+    for way, hook, name in (("sent", "output", "oifname"), ("got", "input", "iifname")):
+        rules = "\n".join(
+            ("udp dport != 0 " if "@th" in match else "") + f"{match} counter name {kind}_{way} accept"
+            for kind, match in KINDS.items()
+        )
+        chains += f"chain {way} {{\ntype filter hook {hook} priority 0\n{name} != {interface} accept\n{rules}\n}}\n"
+    machine.run(["nft", "-f", "-"], stdin=f"table inet cost {{\n{counters}\n{chains}}}\n")
+
+
+def counted(machine: Machine) -> dict[str, int]:
+    """Octets since the start, by kind and way."""
+    listed = json.loads(machine.run(["nft", "-j", "list", "counters", "table", "inet", "cost"]).stdout)
+    return {
+        part["counter"]["name"]: part["counter"]["bytes"] for part in listed["nftables"] if "counter" in part
+    }
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("topology", "path"), [(PAIR, "direct"), (RELAYED, "relayed")], ids=["direct", "relayed"])
+def test_a_connected_peer_at_rest(
+    lab: Callable[[Topology], Network], topology: Topology, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that is not the directory's: sessions, pings, checks, gossip, registrations at relays."""
+    network = lab(topology)
+    join_all(network)
+    members = [network.node(name) for name in ("laptop", "phone")]
+    eventually(lambda: peer_of(members[0], "phone")["path"] == path, path, 15)
+    for machine in members:
+        count_everything(machine)
+    time.sleep(SETTLED_S)  # not to wait for something: what is measured is time itself
+    before = [counted(machine) for machine in members]
+    time.sleep(MEASURED_S)
+    after = [counted(machine) for machine in members]
+    rates = [
+        {name: round((now[name] - then[name]) / MEASURED_S, 2) for name in now}
+        for then, now in zip(before, after, strict=True)
+    ]
+    with capsys.disabled():
+        print(f"\n{path}: {json.dumps(rates)}")  # noqa: T201 - the figures are what this is run for
+    for rate in rates:
+        for way in ("sent", "got"):
+            cost = sum(rate[f"{kind}_{way}"] for kind in KINDS if kind != "discovery")
+            assert 0 < cost <= LIMIT, (path, way, rate)
+    assert peer_of(members[0], "phone")["path"] == path
+    assert pings(members[0], overlay(members[1])[0]).returncode == 0, "still there"
