@@ -4,16 +4,17 @@ Packets are sent through the tunnel every 50 ms all the time; what counts is the
 after the network is usable again. A TCP connection inside goes through every change.
 """
 
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from joined import eventually, join_all, overlay, peer_of
+from joined import eventually, join_all, log_text, overlay, peer_of
+from sleeping import Clocks, sleep
 
 from dhtvpn.lab import namespaces, topologies
 from dhtvpn.lab.machine import Machine
@@ -245,16 +246,6 @@ def test_a_router_that_starts_again_with_another_address(lab: Lab, relay: bool) 
         assert stream.tcp_works()
 
 
-def sleep(machine: Machine, seconds: float) -> None:
-    """All of its processes stand still for so long."""
-    pids = machine.processes()
-    for pid in pids:
-        namespaces.signal_in(pid, [machine.namespace], signal.SIGSTOP)
-    time.sleep(seconds)
-    for pid in pids:
-        namespaces.signal_in(pid, [machine.namespace], signal.SIGCONT)
-
-
 def test_a_machine_that_sleeps(lab: Lab) -> None:
     """All processes stand still until every mapping at the routers and the peer's patience have ended."""
     network = lab(
@@ -272,7 +263,36 @@ def test_a_machine_that_sleeps(lab: Lab) -> None:
     with traffic(laptop, phone) as stream:
         sleep(laptop, 9)
         assert_back(stream, time.monotonic())
-        assert "slept" in (laptop.state_dir / "networks" / "lab" / "node.log").read_text()
+        assert "slept" in log_text(laptop)
+
+
+HOUR_S = 3600.0
+
+
+@pytest.mark.parametrize("monotonic_s", [0.0, HOUR_S], ids=["suspended", "stopped"])
+def test_a_machine_that_sleeps_for_an_hour(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monotonic_s: float
+) -> None:
+    """To everybody else an hour goes by in a moment: sessions, records and the epoch end, what was stored is
+    forgotten. The sleeper's router forgets every mapping. In a suspend CLOCK_MONOTONIC stands still: then the
+    sleeper believes in keys that the other side has long given up."""
+    network = lab(topologies.PAIR)
+    clocks = Clocks([network.node(host.name) for host in network.topology.hosts], tmp_path, monkeypatch)
+    join_all(network)
+    laptop, phone, boot = (network.node(name) for name in ("laptop", "phone", "boot"))
+
+    def an_hour_passes() -> None:
+        for awake in (boot, phone):
+            clocks.jump(awake, unix=HOUR_S, monotonic=HOUR_S)
+        clocks.jump(laptop, unix=HOUR_S, monotonic=monotonic_s, boot=HOUR_S)
+        eventually(lambda: peer_of(phone, "laptop")["state"] != "connected", "the phone has noticed")
+        time.sleep(3)  # its last packets, which would keep its router open, are over
+        network.reboot("laptop-home")
+
+    with traffic(laptop, phone) as stream:
+        sleep(laptop, 1, an_hour_passes)  # by then the engines have counted what came before
+        assert_back(stream, time.monotonic())
+        assert "slept for 36" in log_text(laptop)
 
 
 def test_changes_of_a_member_that_is_reached_through_a_relay(lab: Lab) -> None:
