@@ -1,9 +1,8 @@
 """Many members in one network: how long until those who talk can, and what a node takes of the memory.
 
 Homes of PER_HOME members behind a port-restricted NAT each, one bootstrap node that relays. Members join a
-few at a time, for each start takes most of a processor for a second. Then groups drawn by lot talk: in each of
-them everybody sends to everybody. Above 64 members a node knows only those it talks to, and looks them up by
-the first packet.
+few at a time, for each start takes most of a processor for a second. Then groups drawn by lot talk: in each
+everybody sends to everybody. Above 64 members a node looks those it talks to up by the first packet.
 """
 
 import math
@@ -117,6 +116,7 @@ class _Crowd:
     def __init__(self, network: Network, progress: Progress) -> None:
         self._network, self._progress = network, progress
         self._names = [host.name for host in network.topology.members]
+        self._stop = threading.Event()
 
     def measure(self, group: int, at_once: int, seed: int, built_s: float) -> Outcome:
         self._network.start_bootstraps()
@@ -136,21 +136,17 @@ class _Crowd:
 
     def _talk(self, pairs: Sequence[tuple[str, str]]) -> list[Talk]:
         addresses = {name: str(self._client(name).status()["node"]["ipv6"]) for name in self._names}
-        stop = threading.Event()
         talks: list[Talk] = []
 
         def ping(pair: tuple[str, str]) -> None:
             one, other = pair
             machine, began = self._network.node(one), time.monotonic()
-            reply_s = measure.first_reply(machine, addresses[other], began, REPLY_S, stop)
+            reply_s = measure.first_reply(machine, addresses[other], began, REPLY_S, self._stop)
             peers = self._client(one).status()["peers"]
             path = next((peer["path"] for peer in peers if peer["ipv6"] == addresses[other]), None)
             talks.append(Talk(one, other, reply_s, path))
 
-        try:
-            self._in_parallel(PINGS_AT_ONCE, pairs, ping, "pairs talked")
-        finally:
-            stop.set()
+        self._in_parallel(PINGS_AT_ONCE, pairs, ping, "pairs talked")
         return talks
 
     def _in_parallel(
@@ -162,6 +158,9 @@ class _Crowd:
             for number, _ in enumerate(pool.map(work, items), start=1):
                 if number % 10 == 0 or number == len(items):
                     self._progress(f"{number}/{len(items)} {done}")
+        except BaseException:
+            self._stop.set()  # what runs shall not be waited for longer than needed
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -36,6 +36,8 @@ class Signals:
         if not peer.relayed or peer.endpoint is None:
             self.forget(peer)
         elif self._told.get(peer.number) != peer.endpoint:
+            known = {other.number for other in self._table.all()}
+            self._told = {number: way for number, way in self._told.items() if number in known}
             self._told[peer.number] = peer.endpoint
             self.send(peer)
 

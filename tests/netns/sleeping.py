@@ -39,7 +39,7 @@ class Clocks:
 
 
 def sleep(machine: Machine, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """All processes of ``machine`` stand still for so long, and until ``meanwhile`` has been called and returns."""
+    """All processes of ``machine`` stand still for so long, and until ``meanwhile``, called then, is over."""
     pids = machine.processes()
     for pid in pids:
         namespaces.signal_in(pid, [machine.namespace], signal.SIGSTOP)

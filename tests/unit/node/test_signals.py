@@ -61,3 +61,21 @@ def test_it_is_told_again_after_a_direct_path_and_after_a_loss() -> None:
     assert [bench.session(ONE_WAY), bench.session(THERE), bench.session(ONE_WAY)] == [1, 0, 1]
     bench.signals.forget(bench.peer)
     assert bench.session(ONE_WAY) == 1
+
+
+def test_nothing_is_remembered_of_peers_that_are_gone() -> None:
+    bench = Bench()
+    bench.session(ONE_WAY)
+    bench.signals._table.remove(bench.peer)
+    other = bench.signals._table.add(
+        tunnel_key=bytes([1]) * 32,
+        node_key=bytes([8]) * 32,
+        id="other",
+        name="other",
+        ipv4=IPv4Address("10.7.0.3"),
+        ipv6=IPv6Address("fd00::3"),
+    )
+    assert other is not None
+    gone, bench.peer = bench.peer, other
+    bench.session(ANOTHER)
+    assert gone.number not in bench.signals._told
