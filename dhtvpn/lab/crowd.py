@@ -95,7 +95,8 @@ def groups(members: Sequence[str], size: int, seed: int) -> list[list[str]]:
     random.Random(seed).shuffle(drawn)  # noqa: S311 - the same seed shall draw the same groups
     found = [drawn[start : start + size] for start in range(0, len(drawn), size)]
     if len(found) > 1 and len(found[-1]) == 1:
-        found[-2] += found.pop()
+        alone = found.pop()
+        found[-1] += alone
     return found
 
 

@@ -269,24 +269,32 @@ def test_a_machine_that_sleeps(lab: Lab) -> None:
 HOUR_S = 3600.0
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("monotonic_s", [0.0, HOUR_S], ids=["suspended", "stopped"])
 def test_a_machine_that_sleeps_for_an_hour(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monotonic_s: float
 ) -> None:
-    """To everybody else an hour goes by in a moment: sessions, records and the epoch end, what was stored is
-    forgotten. The sleeper's router forgets every mapping. In a suspend CLOCK_MONOTONIC stands still: then the
-    sleeper believes in keys that the other side has long given up."""
-    network = lab(topologies.PAIR)
+    """To everybody else an hour goes by: sessions, records and the epoch end, what was stored is forgotten,
+    and the phone tries no more than once a minute, so that its router has closed. The sleeper's router has no
+    mapping. In a suspend CLOCK_MONOTONIC stands still: then the sleeper believes in keys that the other
+    side has long given up."""
+    nats = {"laptop": PORT_RESTRICTED, "phone": replace(PORT_RESTRICTED, expiry_s=30)}
+    network = lab(topologies.behind_nats("hour", "for this test", nats))
     clocks = Clocks([network.node(host.name) for host in network.topology.hosts], tmp_path, monkeypatch)
     join_all(network)
     laptop, phone, boot = (network.node(name) for name in ("laptop", "phone", "boot"))
 
     def an_hour_passes() -> None:
+        steps, step_s = 60, 10.0
         for awake in (boot, phone):
-            clocks.jump(awake, unix=HOUR_S, monotonic=HOUR_S)
-        clocks.jump(laptop, unix=HOUR_S, monotonic=monotonic_s, boot=HOUR_S)
+            clocks.jump(awake, unix=HOUR_S - steps * step_s, monotonic=HOUR_S - steps * step_s)
         eventually(lambda: peer_of(phone, "laptop")["state"] != "connected", "the phone has noticed")
-        time.sleep(3)  # its last packets, which would keep its router open, are over
+        for _ in range(steps):  # of its attempts each timer has to run out
+            for awake in (boot, phone):
+                clocks.jump(awake, unix=step_s, monotonic=step_s)
+            time.sleep(0.15)
+        time.sleep(nats["phone"].expiry_s + 2)
+        clocks.jump(laptop, unix=HOUR_S, monotonic=monotonic_s, boot=HOUR_S)
         network.reboot("laptop-home")
 
     with traffic(laptop, phone) as stream:

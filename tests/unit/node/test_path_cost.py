@@ -158,4 +158,4 @@ def test_a_relayed_path_at_rest() -> None:
         )
         assert registrations + attempts + along <= LIMIT, (registrations, attempts, along)
 
-    run(scenario())
+    run(scenario(), give_up_s=4 * MEASURED_S)
