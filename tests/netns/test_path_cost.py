@@ -1,7 +1,7 @@
 """What a connected peer costs the line at rest: whole IP packets, counted by the kernel at the members.
 
-Counted apart: the directory's own datagrams, for which docs/performance.md has another limit, and questions
-to the router about port mappings, which stay in the LAN. In virtual time: tests/unit/node/test_path_cost.py.
+Counted apart: the directory's own datagrams, for which docs/performance.md has another limit, and what stays
+in the LAN: multicast, and questions to the router. In virtual time: tests/unit/node/test_path_cost.py.
 """
 
 import json
@@ -36,15 +36,17 @@ RELAYED = replace(NATS, hosts=(Host("boot", Role.BOOTSTRAP, relay=True), *NATS.m
 KINDS = {
     "discovery": "udp dport != 0 @th,64,8 { 0xd7, 0xd8 }",
     "router": "udp dport { 1900, 5350, 5351 }",
+    "lan": "ip daddr 224.0.0.0/4",
+    "lan6": "ip6 daddr ff00::/8",
     "relay_service": "udp dport != 0 @th,64,8 0xdb",
     "relayed": "udp dport != 0 @th,64,8 { 0xd9, 0xda }",
     "stun": "udp dport != 0 @th,96,32 0x2112a442",
     "tunnel": "udp dport != 0 @th,64,8 { 1, 2, 3, 4, 5, 6, 7 }",
     "other": "meta l4proto { udp, tcp, icmp, ipv6-icmp }",
 }
-"""What a packet is, by its first octets (docs/protocol/one-port.md); the first that fits counts. What comes
-back to port 1900 is our own search, which the kernel hands to this machine too."""
-NOT_PATHS = {"discovery", "router"}
+"""What a packet is, by its first octets (docs/protocol/one-port.md); the first that fits counts. Of
+what goes to a multicast group the kernel hands this machine a copy."""
+NOT_PATHS = {"discovery", "router", "lan", "lan6"}
 
 
 def count_everything(machine: Machine) -> None:
