@@ -15,6 +15,7 @@ from dhtvpn.cli.options import JsonOption, examples, session
 EXAMPLES = examples(
     "sudo dhtvpn lab crowd                     100 members, groups of five talk",
     "sudo dhtvpn lab crowd --members 20        a first impression",
+    "sudo dhtvpn lab crowd --roster 8          no more paths than are needed",
     "sudo dhtvpn lab crowd --members 30 --group 30     everybody with everybody",
     "sudo dhtvpn lab crowd --json > crowd.json for programs",
 )
@@ -35,6 +36,17 @@ def crowd(
             "--at-once", metavar="N", min=1, max=64, help="Joins at a time.", show_default="one a processor"
         ),
     ] = None,
+    roster: Annotated[
+        int | None,
+        typer.Option(
+            "--roster",
+            metavar="N",
+            min=1,
+            max=64,
+            help="Above so many members, connect only to those talked to.",
+            show_default="64",
+        ),
+    ] = None,
     seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +62,8 @@ def crowd(
     from dhtvpn.lab import crowd_report
 
     with ending_on_signals():
-        outcome = crowds.run(members, group, at_once or crowds.default_at_once(), seed, progress_lines())
+        joins = at_once or crowds.default_at_once()
+        outcome = crowds.run(members, group, joins, seed, progress_lines(), roster=roster)
     if session(context, None, None, as_json).as_json:
         output.json_document(crowd_report.to_json(outcome))
     else:

@@ -23,7 +23,7 @@ from dhtvpn.lab.bench.processes import cpu_seconds, memory, proportional
 from dhtvpn.lab.experiment import Progress, explain
 from dhtvpn.lab.machine import Machine
 from dhtvpn.lab.nat_behaviour import PORT_RESTRICTED
-from dhtvpn.lab.network import Network
+from dhtvpn.lab.network import JOIN_TIMEOUT_S, Network
 from dhtvpn.lab.topology import Host, Role, Router, Topology
 
 Item = TypeVar("Item")
@@ -100,22 +100,25 @@ def groups(members: Sequence[str], size: int, seed: int) -> list[list[str]]:
     return found
 
 
-def run(members: int, group: int, at_once: int, seed: int, progress: Progress) -> Outcome:
-    """Build, join, talk, look, take down. Raises DhtVpnError when a node does not start. Needs root."""
+def run(
+    members: int, group: int, at_once: int, seed: int, progress: Progress, *, roster: int | None = None
+) -> Outcome:
+    """Build, join, talk, look, take down. With ``roster`` a node that knows so many members connects only to
+    those that it talks to. Raises DhtVpnError when a node does not start. Needs root."""
     namespaces.check_requirements(("ip", "nft", "sysctl", "ping"))
     began = time.monotonic()
     with Network(topology(members, seed)) as network:
         built_s = time.monotonic() - began
         progress(f"{len(network.machines)} machines are up")
         try:
-            return _Crowd(network, progress).measure(group, at_once, seed, built_s)
+            return _Crowd(network, progress, roster).measure(group, at_once, seed, built_s)
         except DhtVpnError as error:
             raise DhtVpnError(explain(network, error)[:4000]) from error
 
 
 class _Crowd:
-    def __init__(self, network: Network, progress: Progress) -> None:
-        self._network, self._progress = network, progress
+    def __init__(self, network: Network, progress: Progress, roster: int | None) -> None:
+        self._network, self._progress, self._roster = network, progress, roster
         self._names = [host.name for host in network.topology.members]
         self._stop = threading.Event()
 
@@ -123,7 +126,7 @@ class _Crowd:
         self._network.start_bootstraps()
         network_id = self._network.create(self._names[0])
         began = time.monotonic()
-        self._in_parallel(at_once, self._names, lambda name: self._network.join(name, network_id), "joined")
+        self._in_parallel(at_once, self._names, lambda name: self._join(name, network_id), "joined")
         joined_s = time.monotonic() - began
         drawn = groups(self._names, group, seed)
         self._progress(f"all joined; {len(drawn)} groups of {group} talk")
@@ -134,6 +137,16 @@ class _Crowd:
         nodes = [self._cost(name) for name in self._names]
         members = len(self._names)
         return Outcome(members, group, at_once, built_s, joined_s, complete_s, tuple(talks), tuple(nodes))
+
+    def _join(self, name: str, network_id: str) -> None:
+        if self._roster is None:
+            self._network.join(name, network_id)
+            return
+        machine = self._network.node(name)
+        words = [word for e in self._network.bootstrap_endpoints(name) for word in ("--bootstrap", str(e))]
+        command = machine.dhtvpn("join", network_id, "--name", name, *words, "--detach")
+        environment = ["env", f"DHTVPN_ROSTER_SIZE={self._roster}"]
+        machine.run([*environment, *command], timeout_s=JOIN_TIMEOUT_S)
 
     def _talk(self, pairs: Sequence[tuple[str, str]]) -> list[Talk]:
         addresses = {name: str(self._client(name).status()["node"]["ipv6"]) for name in self._names}
