@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from dhtvpn.lab import namespaces, register
 from dhtvpn.lab.crowd import Outcome, default_at_once, run
 from dhtvpn.lab.crowd_report import to_json
-from dhtvpn.lab.namespaces import all_of_ours
 
 pytestmark = pytest.mark.netns
 
@@ -23,11 +23,19 @@ def assert_complete(outcome: Outcome, pairs: int) -> None:
 
 
 def test_five_members_talk(laboratory_possible: None) -> None:
-    before = all_of_ours()
+    before = {entry.tag for entry in register.entries()}
     said: list[str] = []
-    assert_complete(run(5, 5, default_at_once(), 1, said.append), 10)
+    prefixes: list[str] = []
+
+    def progress(text: str) -> None:
+        said.append(text)
+        crowds = [e for e in register.entries() if e.topology == "crowd" and e.tag not in before]
+        prefixes.extend(entry.prefix for entry in crowds)
+
+    assert_complete(run(5, 5, default_at_once(), 1, progress), 10)
     assert "5/5 joined" in said and "10/10 pairs talked" in said
-    assert all_of_ours() == before
+    left = [name for name in namespaces.all_of_ours() if name.startswith(tuple(prefixes))]
+    assert prefixes and not left
 
 
 @pytest.mark.soak
