@@ -17,7 +17,7 @@ EXAMPLES = examples(
     "sudo dhtvpn lab crowd --members 20        a first impression",
     "sudo dhtvpn lab crowd --roster 8          no more paths than are needed",
     "sudo dhtvpn lab crowd --members 30 --group 30     everybody with everybody",
-    "sudo dhtvpn lab crowd --json > crowd.json for programs",
+    "sudo dhtvpn lab crowd --json > crowd.json  for programs",
 )
 
 
@@ -25,7 +25,7 @@ def crowd(
     context: typer.Context,
     *,
     members: Annotated[
-        int, typer.Option("--members", metavar="N", min=2, max=400, help="About 50 MB of memory each.")
+        int, typer.Option("--members", metavar="N", min=2, max=400, help="About 60 MB of memory each.")
     ] = 100,
     group: Annotated[
         int, typer.Option("--group", metavar="N", min=2, max=400, help="How many talk with each other.")
