@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhtvpn.cli import lab_bench, lab_discovery, lab_matrix, lab_simulate, output
+from dhtvpn.cli import lab_bench, lab_crowd, lab_discovery, lab_matrix, lab_simulate, output
 from dhtvpn.cli.lab_lines import (
     DelayOption,
     JitterOption,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 app = new_app(no_args_is_help=True)
 app.command("bench", epilog=lab_bench.EXAMPLES)(lab_bench.bench)
+app.command("crowd", epilog=lab_crowd.EXAMPLES)(lab_crowd.crowd)
 app.command("discovery", epilog=lab_discovery.DISCOVERY_EXAMPLES)(lab_discovery.discovery)
 app.command("lookups", epilog=lab_discovery.LOOKUPS_EXAMPLES)(lab_discovery.lookups)
 app.command("matrix", epilog=lab_matrix.EXAMPLES)(lab_matrix.matrix)
@@ -39,6 +40,7 @@ app.command("simulate", epilog=lab_simulate.EXAMPLES)(lab_simulate.simulate)
         "sudo dhtvpn lab run demo         build one, and measure every pair",
         "sudo dhtvpn lab matrix           every pair of NATs: who connects, how soon",
         "sudo dhtvpn lab bench --quick    dhtvpn against other tunnels",
+        "sudo dhtvpn lab crowd            a hundred members: time and memory",
         "sudo dhtvpn lab discovery        how fast a joining member is found",
         "dhtvpn lab simulate              thousands of simulated DHT nodes",
     )

@@ -50,8 +50,9 @@ MEET_S = 1.0
 """A peer that says that it has moved is met elsewhere at most this often."""
 MEETING_PLACES = 4
 """New candidates that are knocked at then."""
-RELAYED_PAUSE_S = 300.0
-"""The longest of a peer that is reached through a relay: it signals when it is somewhere else."""
+RELAYED_PAUSE_S = 900.0
+"""The longest of a peer that is reached through a relay: it signals when it is somewhere else. An attempt
+sends some 3 kB of checks: at 300 s these cost more than all else that keeps the peer within reach."""
 LEAST_PAUSE_S = 0.5
 """However often the peer says that it begins an attempt."""
 LINGER_S = 3.0

@@ -19,6 +19,10 @@ REFRESH_S: Final = 300.0
 """Between two tellings where nothing has changed."""
 LEAST_GAP_S: Final = 2.0
 """Between two tellings in any case."""
+GAP_PER_LINK_S: Final = 2.0
+"""Between two tellings in which only round trips are others, for each link: a link is 10 octets of a frame
+that goes to every neighbour, so gossip of paths whose delay varies stays at some 5 octets a second and
+neighbour."""
 CHANGED_SHARE, CHANGED_MS = 0.3, 5.0
 """A round trip is another one than was told when it differs by so much."""
 UNKNOWN_MS: Final = 50.0
@@ -116,6 +120,8 @@ class Neighbourhood:
         links = self._links()
         if links.keys() != self._told.keys() or now - self._told_at >= REFRESH_S:
             return bool(links or self._told)
+        if now - self._told_at < GAP_PER_LINK_S * len(links):
+            return False
         return any(
             abs(rtt - self._told[key]) > max(CHANGED_MS, CHANGED_SHARE * self._told[key])
             for key, rtt in links.items()

@@ -413,9 +413,8 @@ class Node:
         self.reporter.history.look(peer)
         self.liveness.watch(peer)
         self.path_probes.watch(peer)
-        if peer.relayed:
-            self.signals.send(peer)
-        else:
+        self.signals.session_up(peer)
+        if not peer.relayed:
             self.relaying.neighbourhood.introduce(peer)
 
     def _hello(self) -> frames.Hello:
@@ -430,6 +429,8 @@ class Node:
             case frames.Hello():
                 if peer.session_nonce not in (None, frame.session_nonce):
                     self.path_probes.peer_restarted(peer)
+                    self.signals.forget(peer)
+                    self.signals.session_up(peer)
                 peer.session_nonce = frame.session_nonce
                 self.tunnels.use_features(peer, frame.features)
                 peer.relays_for_members = bool(frame.features & frames.FEATURE_RELAY)
@@ -671,6 +672,7 @@ class Node:
         if member is not None and self.paths.fall_back(peer):
             return
         self.path_probes.forget(peer)
+        self.signals.forget(peer)
         self.recovery.path_lost()
         if member is not None:
             self._carrier_lost(peer)

@@ -27,6 +27,23 @@ class Signals:
     ) -> None:
         self._nonce, self._table, self._send_frame = session_nonce, table, send_frame
         self._candidates, self._homes, self._paths = candidates, homes, paths
+        self._told: dict[int, Endpoint] = {}
+        """By which way each relayed peer was told when its session came up."""
+
+    def session_up(self, peer: Peer) -> None:
+        """A handshake is complete. A relayed peer is told once by each way: keys are renewed every two
+        minutes, and a signal makes it try for a direct path."""
+        if not peer.relayed or peer.endpoint is None:
+            self.forget(peer)
+        elif self._told.get(peer.number) != peer.endpoint:
+            known = {other.number for other in self._table.all()}
+            self._told = {number: way for number, way in self._told.items() if number in known}
+            self._told[peer.number] = peer.endpoint
+            self.send(peer)
+
+    def forget(self, peer: Peer) -> None:
+        """The path is another one, or lost: the next session tells again."""
+        self._told.pop(peer.number, None)
 
     def send(self, peer: Peer) -> None:
         """Tell a relayed peer where we can be reached, and that we try now."""

@@ -4,16 +4,17 @@ Packets are sent through the tunnel every 50 ms all the time; what counts is the
 after the network is usable again. A TCP connection inside goes through every change.
 """
 
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from joined import eventually, join_all, overlay, peer_of
+from joined import eventually, join_all, log_text, overlay, peer_of
+from sleeping import Clocks, sleep
 
 from dhtvpn.lab import namespaces, topologies
 from dhtvpn.lab.machine import Machine
@@ -203,13 +204,18 @@ def _pid_of(machine: Machine) -> int:
     return machine.processes()[0]
 
 
-def start_again(network: Network, router: str, seconds: float) -> None:
-    """The router is off for so long, and has forgotten everything when it is back."""
+def start_again(network: Network, router: str, seconds: float, *, new_address: bool = False) -> None:
+    """The router is off for so long, and has forgotten everything when it is back; its provider may have
+    another address for it then."""
     machine, wan = network.node(router), network.plan.link(router)
     ip(machine, f"link set {wan.interface} down")
     time.sleep(seconds)
-    network.reboot(router)
-    ip(machine, f"link set {wan.interface} up", *default_routes(network, router))
+    if new_address:  # it adds the default route, which takes a link that is up
+        ip(machine, f"link set {wan.interface} up")
+        network.reboot(router, new_address=True)
+    else:
+        network.reboot(router)
+        ip(machine, f"link set {wan.interface} up", *default_routes(network, router))
 
 
 def test_a_router_that_starts_again(lab: Lab) -> None:
@@ -222,14 +228,22 @@ def test_a_router_that_starts_again(lab: Lab) -> None:
         assert_back(stream, time.monotonic())
 
 
-def sleep(machine: Machine, seconds: float) -> None:
-    """All of its processes stand still for so long."""
-    pids = machine.processes()
-    for pid in pids:
-        namespaces.signal_in(pid, [machine.namespace], signal.SIGSTOP)
-    time.sleep(seconds)
-    for pid in pids:
-        namespaces.signal_in(pid, [machine.namespace], signal.SIGCONT)
+@pytest.mark.parametrize("relay", [False, True], ids=["alone", "volunteer"])
+def test_a_router_that_starts_again_with_another_address(lab: Lab, relay: bool) -> None:
+    """The router in front of the other member lets in nothing from an address that it has never seen."""
+    volunteer = Host("boot", Role.BOOTSTRAP, relay=relay)
+    network = lab(replace(topologies.PAIR, hosts=(volunteer, *topologies.PAIR.members)))
+    join_all(network)
+    laptop, phone = network.node("laptop"), network.node("phone")
+    eventually(lambda: peer_of(phone, "laptop")["path"] == "direct", "a direct path", 8)
+    before = peer_of(phone, "laptop")["endpoint"].rpartition(":")[0]
+    with traffic(laptop, phone) as stream:
+        start_again(network, "laptop-home", 4, new_address=True)
+        assert_back(stream, time.monotonic())
+        now = str(network.node("laptop-home").ipv4)
+        assert now != before
+        eventually(lambda: (peer_of(phone, "laptop")["endpoint"] or "").startswith(now), "direct again", 10)
+        assert stream.tcp_works()
 
 
 def test_a_machine_that_sleeps(lab: Lab) -> None:
@@ -249,7 +263,44 @@ def test_a_machine_that_sleeps(lab: Lab) -> None:
     with traffic(laptop, phone) as stream:
         sleep(laptop, 9)
         assert_back(stream, time.monotonic())
-        assert "slept" in (laptop.state_dir / "networks" / "lab" / "node.log").read_text()
+        assert "slept" in log_text(laptop)
+
+
+HOUR_S = 3600.0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("monotonic_s", [0.0, HOUR_S], ids=["suspended", "stopped"])
+def test_a_machine_that_sleeps_for_an_hour(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monotonic_s: float
+) -> None:
+    """To everybody else an hour goes by: sessions, records and the epoch end, what was stored is forgotten,
+    and the phone tries no more than once a minute, so that its router has closed. The sleeper's router has no
+    mapping. In a suspend CLOCK_MONOTONIC stands still: then the sleeper believes in keys that the other
+    side has long given up."""
+    nats = {"laptop": PORT_RESTRICTED, "phone": replace(PORT_RESTRICTED, expiry_s=30)}
+    network = lab(topologies.behind_nats("hour", "for this test", nats))
+    clocks = Clocks([network.node(host.name) for host in network.topology.hosts], tmp_path, monkeypatch)
+    join_all(network)
+    laptop, phone, boot = (network.node(name) for name in ("laptop", "phone", "boot"))
+
+    def an_hour_passes() -> None:
+        steps, step_s = 60, 10.0
+        for awake in (boot, phone):
+            clocks.jump(awake, unix=HOUR_S - steps * step_s, monotonic=HOUR_S - steps * step_s)
+        eventually(lambda: peer_of(phone, "laptop")["state"] != "connected", "the phone has noticed")
+        for _ in range(steps):  # of its attempts each timer has to run out
+            for awake in (boot, phone):
+                clocks.jump(awake, unix=step_s, monotonic=step_s)
+            time.sleep(0.15)
+        time.sleep(nats["phone"].expiry_s + 2)
+        clocks.jump(laptop, unix=HOUR_S, monotonic=monotonic_s, boot=HOUR_S)
+        network.reboot("laptop-home")
+
+    with traffic(laptop, phone) as stream:
+        sleep(laptop, 1, an_hour_passes)  # by then the engines have counted what came before
+        assert_back(stream, time.monotonic())
+        assert "slept for 36" in log_text(laptop)
 
 
 def test_changes_of_a_member_that_is_reached_through_a_relay(lab: Lab) -> None:

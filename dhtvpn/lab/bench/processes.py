@@ -86,6 +86,21 @@ def memory(pids: Iterable[int]) -> Memory:
     return found
 
 
+def proportional(pids: Iterable[int]) -> int:
+    """Bytes that a group of processes takes beside all others of this machine (PSS): a page that several have
+    is divided among them. Needs root for processes of others."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += parse_proportional(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    return total
+
+
+def parse_proportional(text: str) -> int:
+    """Pss of a /proc/PID/smaps_rollup, in bytes."""
+    return sum(_kilobytes(line.partition(":")[2]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
 def add_smaps(found: Memory, text: str) -> None:
     """Add one process's /proc/PID/smaps."""
     key = ("", "", "")

@@ -464,6 +464,25 @@ async def test_a_signal_ends_the_pause() -> None:
 
 
 @scenario
+async def test_a_relayed_peer_costs_few_attempts_in_an_hour() -> None:
+    """Its keys are renewed every two minutes, which is no reason for another attempt."""
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    for _ in range(15):
+        bench.connector.session_up()
+        await asyncio.sleep(120)
+    before = len(bench.agents)
+    for _ in range(30):
+        bench.connector.session_up()
+        await asyncio.sleep(120)
+    assert 3 <= len(bench.agents) - before <= 3600 / (module.RELAYED_PAUSE_S / 2)
+    await bench.connector.close()
+
+
+@scenario
 async def test_what_was_tried_is_kept_after_each_attempt() -> None:
     bench = Bench(path=None)
     assert bench.connector.pairs == () and bench.connector.checked_s is None

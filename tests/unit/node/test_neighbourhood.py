@@ -1,6 +1,7 @@
 """Gossip among nodes in virtual time: who learns what, what it costs, and which ways come of it."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
@@ -204,5 +205,23 @@ def test_a_relayed_peer_is_no_neighbour() -> None:
         await asyncio.sleep(5)
         assert nodes.ways(0, 2) == [[1]]
         assert nodes.hoods[0].member(key_of(nodes.peers[0, 2])) is nodes.peers[0, 2]
+
+    play(nodes, story)
+
+
+def test_a_mesh_whose_delays_vary_costs_little_too() -> None:
+    """On a busy machine each measurement is another one."""
+    count, seconds = 16, 600
+    links = [(one, other) for one in range(count) for other in range(one)]
+    nodes = Nodes(count, *links)
+    chance = random.Random(1)
+
+    async def story() -> None:
+        before = nodes.octets
+        for _ in range(seconds):
+            for own, far in chance.sample(sorted(nodes.links), 20):
+                nodes.peers[own, far].rtt_ms = chance.uniform(1, 200)
+            await asyncio.sleep(1)
+        assert 1 < (nodes.octets - before) / seconds / len(nodes.links) <= 8
 
     play(nodes, story)
