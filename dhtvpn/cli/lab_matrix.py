@@ -44,9 +44,10 @@ def matrix(
     """Try every pair of NATs: who connects, by which path, how soon.
 
     The kinds: public, open (endpoint-independent filtering), address (restricted), port (restricted),
-    symmetric, carrier (a carrier's NAT over a port-restricted one), ipv6 (without IPv4); and same-lan. Each
-    pair gets a laboratory of its own with one bootstrap node, which relays and has both IPv4 and IPv6. The
-    time runs from the start of the second join to the first reply to ping.
+    symmetric, carrier (a carrier's NAT over a port-restricted one), ipv6 (without IPv4). And two
+    members behind one NAT: same-lan, hairpin and no-hairpin (two homes behind a carrier's NAT that turns
+    packets round, or does not). Each pair gets a laboratory of its own with one bootstrap node, which relays
+    and has both IPv4 and IPv6. The time runs from the start of the second join to the first reply to ping.
 
     The exit code is 1 when a pair does not connect, or stays relayed although it could be direct.
     """

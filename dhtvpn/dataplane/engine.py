@@ -80,6 +80,7 @@ class Engine:
             emit=emit,
             forward=self._outbound.forward,
             say=self._outbound.send_plaintext,
+            came=self._outbound.turns.own,
         )
         self._to_flush: list[Peer] = []
         self._reported_drops = 0

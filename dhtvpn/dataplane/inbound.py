@@ -80,8 +80,10 @@ class Inbound:
         emit: Callable[[Event], None],
         forward: Callable[[Peer, list[bytes], int, float], None],
         say: Callable[[Peer, bytes, float], None],
+        came: Callable[[int, float], None],
     ) -> None:
-        self._forward = forward
+        """``came`` is told how many octets a turn has brought, after ``forward`` of those that go there."""
+        self._forward, self._came = forward, came
         self._inner: list[tuple[Via, list[bytes], int]] = []
         self._nested = False
         self._device = device
@@ -114,30 +116,33 @@ class Inbound:
 
     def from_socket(self, sock: socket.socket, now: float) -> None:
         """Receive up to SOCKET_BATCH times and handle what came."""
-        self._receive_batch(sock, now)
+        self._came(self._receive_batch(sock, now), now)
         if self._joined:
             self._write_joined()
 
-    def _receive_batch(self, sock: socket.socket, now: float) -> None:
-        view, receive, family = self._view, sock.recvmsg_into, sock.family
+    def _receive_batch(self, sock: socket.socket, now: float) -> int:
+        """Returns how many octets came."""
+        view, receive, family, total = self._view, sock.recvmsg_into, sock.family, 0
         for _ in range(SOCKET_BATCH):
             try:
                 size, ancillary, _, source = receive(self._vector, _ANCILLARY)
             except BlockingIOError:
                 self._queue.turn_ended(True, now)
-                return
+                return total
             except OSError:
                 self._drops.count("dataplane", "udp_receive")  # an ICMP error for something that we sent
                 continue
             if not size:
                 self._drops.count("dataplane", "not_data")
                 continue
+            total += size
             stride, mark = received(ancillary, size)
             if view[0] == DATA_PREFIX:
                 self._from_relay(size, stride, source, mark, now)
             else:
                 self._open_run(size, stride, _Origin(family, source, None), mark, now)
         self._queue.turn_ended(waiting_bytes(sock) < QUEUE_BYTES, now)
+        return total
 
     def _open_run(self, size: int, stride: int, origin: _Origin, mark: int, now: float) -> None:
         """The datagrams that stand in the first ``size`` bytes of the buffer, ``stride`` bytes each. What

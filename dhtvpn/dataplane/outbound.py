@@ -7,6 +7,7 @@ where its sender can make use of that, and counted in any case.
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -15,6 +16,7 @@ from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.gathering import Gathering
 from dhtvpn.dataplane.messages import Address, Event, NeedHandshake, ProbeRefused, WhoHolds
 from dhtvpn.dataplane.peers import Peer, Peers, Waiting
+from dhtvpn.dataplane.relay_turns import RelayTurns
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
 from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_sender import TrainSender
@@ -51,7 +53,11 @@ class Outbound:
         transmitter: Transmitter,
         drops: Drops,
         emit: Callable[[Event], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """``clock`` measures what relaying takes."""
+        self._clock = clock
+        self.turns = RelayTurns()
         self._device = device
         self._peers = peers
         self._transmitter = transmitter
@@ -104,6 +110,7 @@ class Outbound:
                 raise SystemRefusedError("the network interface was removed by somebody else") from error
             self._drops.count("dataplane", "device_read")
         self._quiet = count <= 1
+        self.turns.own(DEVICE_BATCH_BYTES - left, now)
         self._queue.turn_ended(emptied, now)
         self._send_batch(now)
 
@@ -139,6 +146,8 @@ class Outbound:
     def forward(self, sender: Peer, frames: list[bytes], mark: int, now: float) -> None:
         """Send on relay frames that ``sender`` has sent us, all with the same header and none longer than the
         first: to a neighbour, inside our session with it."""
+        octets = sum(map(len, frames))
+        self.turns.own(-octets - OVERHEAD * len(frames), now)
         peer = self._peers.by_relay_id.get(frames[0][1:8])
         if self._forwarding is None:
             reason = "relay_unwilling"
@@ -146,10 +155,15 @@ class Outbound:
             reason = "relay_no_neighbour"
         elif len(frames[0]) - ID_SIZE > peer.mtu:
             reason = "relay_too_big"  # so that a probe of the path MTU tells the truth
-        elif not self._forwarding.take(sum(map(len, frames)), now):
+        elif not self.turns.allowed(octets, now):
+            reason = "relay_own_first"
+        elif not self._forwarding.take(octets, now):
             reason = "relay_rate"
         else:
-            if self._transmitter.send_frames(peer, one_step(frames), mark):
+            began = self._clock()
+            left = self._transmitter.send_frames(peer, one_step(frames), mark)
+            self.turns.worked(self._clock() - began)
+            if left:
                 self._peers.active[peer.number] = peer
                 return
             reason = "relay_no_session"

@@ -234,13 +234,17 @@ class Peers:
     def set_via(
         self, number: int, endpoint: Endpoint | None, carrier: int | None, through: tuple[bytes, ...]
     ) -> None:
-        """There is a relay of this number, or another one than before."""
+        """There is a relay of this number, or another one than before: who is beyond it stays so."""
+        beyond = [peer for peer in self.by_number.values() if peer.via and peer.via.number == number]
         self.remove_via(number)
         via = self.vias[number] = Via(number, endpoint, carrier, through)
         if via.address is not None:
             self.via_at[via.address[0], via.address[1]] = via
         if carrier is not None and not through:
             self.via_of_carrier[carrier] = via
+        for peer in beyond:
+            if peer.endpoint is not None:
+                self.aim(peer, peer.endpoint)
 
     def remove_via(self, number: int) -> None:
         """Who is beyond it is nowhere until there is another endpoint."""

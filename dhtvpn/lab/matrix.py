@@ -29,8 +29,8 @@ from dhtvpn.lab.topology import ExpectedPath, Host, Role, Router, Topology
 FIRST_REPLY_S = 12.0
 """Who has not answered then is not connected; that is three times what is asked for."""
 
-UPGRADE_S = 4.0
-"""How long a relayed pair that could be direct has to become it: a second more than is asked for."""
+UPGRADE_S = 3.0
+"""How long a relayed pair that could be direct has to become it."""
 
 DIRECT = "direct"
 
@@ -48,25 +48,33 @@ IPV6 = "ipv6"
 """A member without IPv4; the bootstrap node has both."""
 
 KINDS = (*_BEHIND, IPV6)
+
 SAME_LAN = "same-lan"
+HAIRPIN, NO_HAIRPIN = "hairpin", "no-hairpin"
+_COMMON: dict[str, Nat] = {
+    SAME_LAN: PORT_RESTRICTED,
+    HAIRPIN: CARRIER,
+    NO_HAIRPIN: replace(CARRIER, hairpinning=False),
+}
+"""Two members behind one NAT: on its own LAN, or in a home each, where it has to turn their packets round."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two kinds of access; ``same_lan``: two members behind one port-restricted router instead."""
+    """Two kinds of access; ``common``: which NAT both are behind, where they are behind one."""
 
     one: str
     other: str
-    same_lan: bool = False
+    common: str | None = None
 
     @property
     def name(self) -> str:
-        return SAME_LAN if self.same_lan else f"{self.one}-{self.other}"
+        return self.common or f"{self.one}-{self.other}"
 
 
 PAIRS = (
     *(Pair(one, other) for one, other in combinations_with_replacement(KINDS, 2)),
-    Pair("port", "port", same_lan=True),
+    *(Pair("port", "port", common) for common in _COMMON),
 )
 
 
@@ -78,29 +86,36 @@ def chosen(names: Sequence[str]) -> list[Pair]:
     for name in names:
         if not any(_is_called(pair, name) for pair in PAIRS):
             raise UsageError(
-                f"there is no pair {name!r}: name a kind ({', '.join((*KINDS, SAME_LAN))}) or two, as "
+                f"there is no pair {name!r}: name a kind ({', '.join((*KINDS, *_COMMON))}) or two, as "
                 "port-symmetric"
             )
     return [pair for pair in PAIRS if not names or any(_is_called(pair, name) for name in names)]
 
 
 def _is_called(pair: Pair, name: str) -> bool:
-    if pair.same_lan:
-        return name == SAME_LAN
+    if pair.common is not None:
+        return name == pair.common
     return name in (pair.one, pair.other, pair.name, f"{pair.other}-{pair.one}")
 
 
 def topology_of(pair: Pair, lines: Conditions | None, seed: int, *, relay: bool) -> Topology:
     """Members ``one`` and ``other``, and a bootstrap node that has IPv4 and IPv6."""
     boot = Host("boot", Role.BOOTSTRAP, ipv6=True, relay=relay)
-    if pair.same_lan:
-        hosts: tuple[Host, ...] = (Host("one", behind="home"), Host("other", behind="home"))
-        routers: tuple[Router, ...] = (Router("home", PORT_RESTRICTED),)
+    if pair.common is not None:
+        hosts, routers = _behind_one(pair.common)
     else:
         sides = [_side(name, kind) for name, kind in (("one", pair.one), ("other", pair.other))]
         hosts = tuple(host for host, _ in sides)
         routers = tuple(router for _, above in sides for router in above)
     return Topology(f"matrix-{pair.name}", "a pair of the matrix", (boot, *hosts), routers, lines, seed)
+
+
+def _behind_one(common: str) -> tuple[tuple[Host, ...], tuple[Router, ...]]:
+    shared = Router("shared", _COMMON[common])
+    if common == SAME_LAN:
+        return (Host("one", behind=shared.name), Host("other", behind=shared.name)), (shared,)
+    homes = [Router(f"{name}-home", PORT_RESTRICTED, shared.name) for name in ("one", "other")]
+    return (Host("one", behind="one-home"), Host("other", behind="other-home")), (shared, *homes)
 
 
 def _side(name: str, kind: str) -> tuple[Host, list[Router]]:

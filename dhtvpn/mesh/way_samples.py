@@ -9,6 +9,8 @@ ENOUGH: Final = 3
 """Pings before a way is judged."""
 LOSS_WEIGHT: Final = 10.0
 """A tenth of the pings lost is as bad as twice the round trip: loss slows TCP down more than delay."""
+LEAST_LOSS_MS: Final = 10.0
+"""So much time a lost packet counts for at least: on a fast way, too, TCP waits longer than a round trip."""
 SHARE, MARGIN_MS = 0.7, 5.0
 """Another way is better when its score is below this share of the present one's, and so much below it. One
 with less of a penalty needs the margin alone: members come before volunteers where they are as fast."""
@@ -42,7 +44,8 @@ class WaySamples:
         answered = [each for each in self._round_trips_ms if each is not None]
         if not answered:
             return float("inf")
-        return sum(answered) / len(answered) * (1.0 + LOSS_WEIGHT * self.loss) + self.penalty_ms
+        mean_ms = sum(answered) / len(answered)
+        return mean_ms + LOSS_WEIGHT * self.loss * max(mean_ms, LEAST_LOSS_MS) + self.penalty_ms
 
 
 def is_better(other: WaySamples, present: WaySamples) -> bool:

@@ -101,6 +101,11 @@ class Neighbourhood:
         """The peer whose shortened node key is ``key``."""
         return next((peer for peer in self._table.all() if peer.node_key and key_of(peer) == key), None)
 
+    def denies(self, member: Peer, peer: Peer) -> bool:
+        """Whether ``member`` has told its links, and ``peer`` is not among them."""
+        links = self._states.of(key_of(member))
+        return links is not None and key_of(peer) not in links.round_trips_ms
+
     def own_links(self) -> tuple[bytes, Links]:
         """What gossip calls this node, and whom it reaches directly now."""
         return self._own, Links(self._own, self._sequence, self._links())

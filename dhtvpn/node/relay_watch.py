@@ -1,7 +1,7 @@
 """Measures the ways to peers beyond relays, and leaves one that delays or drops for another.
 
-One that drops everything is left sooner, by ``liveness``. Only ways that carry packets are measured: an idle
-peer costs nothing here.
+One that drops everything is left sooner, by ``liveness``; one that was guessed, and that gossip denies, as
+soon as that is known. Only ways that carry packets are measured: an idle peer costs nothing here.
 """
 
 import asyncio
@@ -46,6 +46,9 @@ class RelayWatch:
         while True:
             await asyncio.sleep(ROUND_S)
             peers = [peer for peer in self._table.connected() if peer.relayed]
+            for peer in peers:
+                if (better := self._relaying.instead_of_guess(peer)) is not None:
+                    self._move(peer, better)
             numbers = {peer.number for peer in peers}
             self._samples = {number: ways for number, ways in self._samples.items() if number in numbers}
             busy = [peer for peer in peers if self._is_busy(peer)]

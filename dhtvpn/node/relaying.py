@@ -169,6 +169,17 @@ class Relaying:
                 self._failed[place] = _now() + FAILED_S
         return next(iter(self.ways_now(peer)), None)
 
+    def instead_of_guess(self, peer: Peer) -> Endpoint | None:
+        """The way to take where the one in use was a guess that gossip denies: ``peer`` once spoke through a
+        member that does not reach it itself. That it is heard does not tell that nothing gets there."""
+        way = self._way_of(peer.endpoint)
+        if not isinstance(way, MemberWay) or way.through:
+            return None
+        carrier = self._table.by_number(way.carrier)
+        if carrier is None or not self.neighbourhood.denies(carrier, peer):
+            return None
+        return next((other for other in self.ways_now(peer) if other != peer.endpoint), None)
+
     def volunteer_of(self, endpoint: Endpoint | None) -> Endpoint | None:
         """The volunteer that the way ``endpoint`` leads through; None where it is none."""
         way = self._way_of(endpoint)

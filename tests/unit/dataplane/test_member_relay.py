@@ -112,6 +112,22 @@ def test_packets_go_through_members_both_ways(count: int) -> None:
     assert not row.events(0, EndpointRoamed) and not row.events(0, HeardElsewhere)
 
 
+def test_who_is_beyond_a_way_stays_there_when_its_members_are_called_otherwise() -> None:
+    """As in every new epoch."""
+    row = Row(4)
+    a, b = row.ends
+    for side in row.sides:
+        for number in side.engine._peers.by_number:
+            names = (bytes([number + 64]) * 7, row.ids[number - 1])
+            side.engine.handle_command(SetRelayIds(number, names), 0.0)
+    a.engine.handle_command(SetVia(7, None, 2, (b"C" * 7,)), 0.0)
+    packet = ipv4(a.address4, b.address4, SECRET)
+    a.send(packet)
+    row.carry()
+    assert b.take_received() == [packet]
+    assert [side.drops() for side in row.sides] == [{}] * 4
+
+
 def test_a_relay_reads_nothing_but_where_to() -> None:
     """All that the member in the middle gets, opened with its own keys."""
     row = Row()

@@ -29,6 +29,11 @@ def test_little_is_no_reason_and_few_pings_are_none() -> None:
     assert not is_better(way(1, 1, 1), way(900))
 
 
+def test_loss_counts_on_a_fast_way_too() -> None:
+    assert is_better(way(1, 1, 1, 1), way(1, None, 1, 1))
+    assert not is_better(way(1, None, 1, 1), way(1, None, 1, 1))
+
+
 def test_a_penalty_counts_as_delay() -> None:
     volunteer, member = way(5, 5, 5, penalty_ms=20), way(6, 6, 6)
     assert is_better(member, volunteer) and not is_better(volunteer, member)

@@ -194,6 +194,34 @@ def test_members_come_before_volunteers_and_a_handshake_goes_through_them() -> N
     play(story)
 
 
+def test_a_guess_that_gossip_denies_is_left_for_a_way_that_it_knows() -> None:
+    """A handshake message has come before the links of the members that brought it."""
+
+    async def story() -> None:
+        a, d = Node(0, 4), Node(3, 4)
+        a.reach(1, {2: 10.0})
+        a.hood.heard(a.peers[1], Links(key(2)[:8], 1, {key(1)[:8]: 10.0, key(3)[:8]: 10.0}, 1))
+        (way,) = await a.relaying.ways_to(a.peers[3])
+        a.relaying.send_handshake(INITIATION, way)
+        frame = a.told[-1][2]
+        d.reach(2, {})
+        d.hood.gone(d.peers[2])  # it has told nothing yet
+        d.relaying.handshake_from_member(d.peers[2], (bytes((frame[0] - 2,)) + frame[15:]).ljust(200, b"\0"))
+        ((_, guess),) = d.got
+        peer = d.peers[0]
+        peer.endpoint = guess
+        assert d.relaying.members_of(guess) == [d.peers[2]]
+        assert d.relaying.instead_of_guess(peer) is None
+        d.reach(2, {1: 10.0, 3: 10.0})
+        d.hood.heard(d.peers[2], Links(key(1)[:8], 1, {key(0)[:8]: 10.0, key(2)[:8]: 10.0}, 1))
+        better = d.relaying.instead_of_guess(peer)
+        assert better is not None and d.relaying.members_of(better) == [d.peers[2], d.peers[1]]
+        peer.endpoint = better
+        assert d.relaying.instead_of_guess(peer) is None
+
+    play(story)
+
+
 def test_ways_that_nobody_is_reached_by_are_forgotten() -> None:
     async def story() -> None:
         a = Node(0, 4)
