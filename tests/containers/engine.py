@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("dockerd", "docker", "docker-compose", "debootstrap", "nsenter", "ip")
-PLACES = (Path("/etc/docker"), Path("/run/docker"))
+PLACES = [Path(name) for name in ("/etc/docker/key.json", "/etc/docker", "/run/docker", "/run/containerd")]
 """Where dockerd keeps a key and its plugins' sockets whatever it is told; removed unless they were there."""
 
 START_S = 60.0
@@ -86,8 +86,12 @@ class Engine:
             self._process.wait()
         self._log.close()
         run(["ip", "netns", "del", self.namespace])
-        for place in (self.directory, *self._left_behind):
-            shutil.rmtree(place, ignore_errors=place != self.directory)
+        shutil.rmtree(self.directory)
+        for place in self._left_behind:
+            if place.is_dir():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
 
 
 def run(
