@@ -3,7 +3,7 @@
 from typing import Final
 
 from dhtvpn.dataplane.sockets import MAX_RUN_BYTES
-from dhtvpn.packet.block import MAX_CHUNKS, PLACE, SEGMENT, SEGMENT_SIZE
+from dhtvpn.packet.block import MAX_CHUNKS, MAX_SEGMENTS, PLACE, SEGMENT, SEGMENT_SIZE
 from dhtvpn.wireguard.constants import BLOCK, PADDING_UNIT, TAG_SIZE
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, Session
 
@@ -24,13 +24,15 @@ class BlockSender:
     def run(self, session: Session, message_type: int, size: int, segment: int, stride: int) -> bytes | None:
         """The datagrams of the super-packet of ``size`` bytes, side by side, all but the last ``stride``
         bytes long. ``message_type`` is that of data messages. The bytes in front of the packet and behind it
-        are overwritten. None where it does not fit into one run, or the session is used up."""
+        are overwritten. None where it does not fit into one run, has more than MAX_SEGMENTS segments, or the
+        session is used up."""
         buffer, at = self._buffer, self._at
         start, chunk = at - SEGMENT_SIZE, stride - CHUNK_AT
         padded = -(-(SEGMENT_SIZE + size) // PADDING_UNIT) * PADDING_UNIT
         length = padded + TAG_SIZE
         count = -(-length // chunk)
-        if count > MAX_CHUNKS or length + count * CHUNK_AT > MAX_RUN_BYTES:
+        fits = count <= MAX_CHUNKS and length + count * CHUNK_AT <= MAX_RUN_BYTES
+        if not fits or size > MAX_SEGMENTS * segment:
             return None
         counter = session.reserve(1)
         if counter is None:

@@ -25,6 +25,10 @@ SEGMENT_SIZE: Final = SEGMENT.size
 MAX_CHUNKS: Final = 64
 """As many as the kernel sends at once."""
 
+MAX_SEGMENTS: Final = 128
+"""Of a super-packet. Whoever delivers it may have to cut it again, a buffer for each: a member must not make
+60,000 of one block."""
+
 
 def shape_of(buffer: bytearray, at: int, size: int, segment: int) -> Layout | None:
     """The headers of the super-packet at ``at``, the first of ``size`` bytes that a block held, padding
@@ -32,7 +36,10 @@ def shape_of(buffer: bytearray, at: int, size: int, segment: int) -> Layout | No
     shape = layout(buffer, at, size)
     if shape is None or buffer[at] & train.PARTIAL or not segment:
         return None
-    return shape if shape.length < stated_length(buffer, at) <= size else None
+    end = stated_length(buffer, at)
+    if not shape.length < end <= size or end - shape.length > MAX_SEGMENTS * segment:
+        return None
+    return shape
 
 
 def prepare(buffer: bytearray, at: int, shape: Layout, segment: int, skipped: int) -> tuple[int, int]:

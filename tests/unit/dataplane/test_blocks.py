@@ -122,6 +122,7 @@ def test_a_repeated_block_is_delivered_once() -> None:
     pair.b.receive(*datagrams, source=HOME)
     assert pair.b.take_received() == [GIVEN]
     assert pair.b.drops() == {"dataplane.data_replay": 2}
+    assert said(pair) == []  # nothing is lost
 
 
 def test_a_lost_chunk_ends_blocks_until_a_stretch_without_loss() -> None:
@@ -191,6 +192,7 @@ def test_what_strangers_make_us_keep_is_bounded() -> None:
         struct.pack("<H", 0) + begun(tcp(A4, B4, b"abc")),
         struct.pack("<H", 5) + begun(tcp(A4, B4)),
         struct.pack("<H", 5) + b"\x00" * 60,
+        struct.pack("<H", 1) + begun(tcp(A4, B4, bytes(129))),
         struct.pack("<H", 5) + begun(tcp(A4, B4, bytes(100)))[:-40],
         struct.pack("<H", 5) + b"\xc5" + begun(tcp(A4, B4, bytes(100)))[1:],
         struct.pack("<H", 5) + b"\xd5" + begun(tcp(A4, B4, bytes(100)))[1:],
@@ -270,6 +272,13 @@ def test_what_does_not_fit_into_a_run_goes_as_a_train() -> None:
     pair.a.send(given)
     runs = pair.a.take_runs()
     assert {datagram[0] for run, _ in runs for datagram in run} == {4}
+
+
+def test_what_has_very_many_segments_goes_as_a_train() -> None:
+    for count, kinds in ((120, {6}), (200, {4})):
+        pair = Pair.with_blocks()
+        pair.a.send(from_device(tcp(A4, B4, bytes(100 * count)), 100))
+        assert {datagram[0] for datagram in pair.a.take_sent()} == kinds
 
 
 def test_a_session_that_is_used_up_sends_nothing() -> None:
