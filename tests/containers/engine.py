@@ -18,7 +18,6 @@ PLACES = [Path(name) for name in ("/etc/docker/key.json", "/etc/docker", "/run/d
 START_S = 60.0
 STOP_S = 60.0
 BASE_PACKAGES = "python3,python3-venv,iproute2,iputils-ping,nftables,procps"
-MIRROR = "http://deb.debian.org/debian"
 
 
 def missing_tools() -> list[str]:
@@ -109,12 +108,23 @@ def import_base(engine: Engine, name: str, directory: Path) -> None:
     """A Debian of this machine's own release as the image ``name``: no image is pulled."""
     codename = run(["sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME"]).stdout.strip()
     root = directory / "base"
-    run(["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", codename, str(root), MIRROR])
+    command = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", codename, str(root)]
+    run([*command, _mirror(codename)])
     archive = directory / "base.tar"
     run(["tar", "-C", str(root), "-cf", str(archive), "."])
     shutil.rmtree(root)
     engine.docker("import", str(archive), name)
     archive.unlink()
+
+
+def _mirror(codename: str) -> str:
+    """Where this machine's own packages come from."""
+    command = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]
+    for line in run(command).stdout.splitlines():
+        release, _, address = line.partition(" ")
+        if release == codename:
+            return address
+    raise AssertionError(f"apt has no source of {codename}")
 
 
 def assemble_context(directory: Path) -> Path:

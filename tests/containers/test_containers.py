@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 def engine() -> Iterator[Engine]:
     """A Docker engine with the base image, gone afterwards with all that it held."""
     if missing := missing_tools():
-        pytest.skip(f"needs {', '.join(missing)}: apt install docker.io docker-compose debootstrap")
+        pytest.skip(f"{', '.join(missing)} not installed: scripts/setup --containers installs them")
     started = Engine(Path(tempfile.mkdtemp(prefix="dvc", dir="/var/tmp")))
     try:
         if complaint := started.wait():
