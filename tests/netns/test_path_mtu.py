@@ -8,7 +8,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import pytest
@@ -140,6 +141,19 @@ class Transfer:
         eventually(lambda: self.received > goal, "the transfer goes on", 3 * LONGEST_GAP_S)
 
 
+@contextmanager
+def inner_transfers(sender: Machine, receiver: Machine) -> Iterator[Callable[[], None]]:
+    """One over IPv4 and one over IPv6 at the same time. What is given returns when both have moved on."""
+    ipv4, ipv6 = overlay(receiver)
+    with Transfer(sender, receiver, ipv4) as one, Transfer(sender, receiver, ipv6) as other:
+
+        def all_move() -> None:
+            one.moves()
+            other.moves()
+
+        yield all_move
+
+
 PLAIN = Topology("plain", "a machine to make devices on", hosts=(Host("left", Role.PLAIN),))
 ROUTES = """
     import asyncio, subprocess, sys
@@ -209,8 +223,7 @@ def test_a_jumbo_path_is_used_and_a_narrow_peer_beside_it(lab: Lab) -> None:
     assert "mtu" not in server.run(["ip", "route", "show", "table", "all"]).stdout
 
 
-@pytest.mark.parametrize("inner", [0, 1], ids=["inner-ipv4", "inner-ipv6"])
-def test_a_transfer_goes_on_when_the_path_shrinks(lab: Lab, inner: int) -> None:
+def test_transfers_go_on_when_the_path_shrinks(lab: Lab) -> None:
     """Outer IPv4, through two routers that say nothing."""
     network = lab(topologies.PAIR)
     join_all(network)
@@ -218,27 +231,26 @@ def test_a_transfer_goes_on_when_the_path_shrinks(lab: Lab, inner: int) -> None:
     mtus_are(laptop, phone, 1440)
     for name in (PUBLIC_SEGMENT, "laptop-home", "phone-home"):
         filter_icmp(network.node(name))
-    with Transfer(laptop, phone, overlay(phone)[inner]) as transfer:
-        transfer.moves()
+    with inner_transfers(laptop, phone) as all_move:
+        all_move()
         set_mtu(network, "laptop-home", 1280)
-        transfer.moves()
+        all_move()
         eventually(lambda: mtu_of(laptop, "phone") == 1220, "the new path MTU")
-        transfer.moves()
+        all_move()
 
 
-@pytest.mark.parametrize("inner", [0, 1], ids=["inner-ipv4", "inner-ipv6"])
-def test_a_black_hole_does_not_end_a_transfer(lab: Lab, inner: int) -> None:
+def test_a_black_hole_does_not_end_transfers(lab: Lab) -> None:
     """Outer IPv6: nobody fragments on the way, and nobody says that a packet is too big."""
     network = lab(IPV6_PAIR)
     join_all(network)
     server, desk = network.node("server"), network.node("desk")
     mtus_are(server, desk, 1420)
     filter_icmp(network.node(PUBLIC_SEGMENT))
-    with Transfer(server, desk, overlay(desk)[inner]) as transfer:
-        transfer.moves()
+    with inner_transfers(server, desk) as all_move:
+        all_move()
         port = network.plan.link("desk").upstream_port
         network.node(PUBLIC_SEGMENT).run(["ip", "link", "set", "dev", port, "mtu", "1280"])
-        transfer.moves()
+        all_move()
         assert mtu_of(server, "desk") == 1200
     ipv4, ipv6 = overlay(desk)
     assert pings(server, ipv6, "-s", str(1280 - 48)).returncode == 0, "IPv6 has a right to 1,280 bytes"

@@ -47,7 +47,16 @@ async def replace_most(net, nodes, share, families, seed=1):
     return [nodes[n] for n in stayed], newcomers
 
 
-@pytest.mark.parametrize(("families", "share"), [({4}, 0.9), ({4}, 0.95), ({6}, 0.9), ({4, 6}, 0.9)], ids=str)
+@pytest.mark.parametrize(
+    ("families", "share"),
+    [
+        ({4}, 0.95),
+        ({4, 6}, 0.9),
+        pytest.param({4}, 0.9, marks=pytest.mark.soak),
+        pytest.param({6}, 0.9, marks=pytest.mark.soak),
+    ],
+    ids=str,
+)
 def test_most_of_its_contacts_are_gone_after_a_week(tmp_path, families, share):
     families = frozenset(families)
 
