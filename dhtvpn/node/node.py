@@ -51,6 +51,7 @@ from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.reporter import Reporter
+from dhtvpn.node.saving import Saving
 from dhtvpn.node.signals import Signals
 from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
@@ -64,7 +65,6 @@ from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
 
-SAVE_S = 30.0
 LONE_CHECK_S = 1.0
 """How often a node without contacts looks whether it has some; being reached wakes it at once."""
 STRANGER_PAUSE_S = 5.0
@@ -167,6 +167,7 @@ class Node:
         self.finder = self._make_finder()
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
+        self._saving = Saving(self._memory, events.say)
         self._listen(device.index_tag)
 
     def _listen(self, index_tag: int) -> None:
@@ -349,7 +350,7 @@ class Node:
             self._announce_when_surveyed(),
             self.finder.run(),
             self.on_demand.run(),
-            self._save_loop(),
+            self._saving.run(),
             self._expire_stock_loop(),
             self.relaying.run(self._relay_candidates),
             self._make_relay_watch().run(),
@@ -397,7 +398,7 @@ class Node:
         await self._mtu_routes.close()
         await self.members.close()
         self.tunnels.close()
-        self._save()
+        self._saving.now()
 
     # What the tunnels tell (tunnels.TunnelListener)
 
@@ -521,11 +522,6 @@ class Node:
     async def _clocks_of_others(self) -> list[float]:
         return await self.dht.ask_time(self.dht.contacts()) if self.dht is not None else []
 
-    async def _save_loop(self) -> None:
-        while True:
-            await asyncio.sleep(SAVE_S)
-            self._save()
-
     async def _expire_stock_loop(self) -> None:
         """A stock peer sends nothing when idle: after REJECT_AFTER_TIME without a handshake we know no
         more about it."""
@@ -588,7 +584,7 @@ class Node:
     def _peer_changed(self, peer: Peer) -> None:
         self.reporter.history.look(peer)
         if peer.state is PeerState.CONNECTED:
-            self._in_background(self._save_soon())
+            self._saving.soon()
         elif peer.state is PeerState.UNREACHABLE and self.on_demand.crowded():
             self._in_background(self._forget(peer))
 
@@ -689,15 +685,6 @@ class Node:
     def _relay_candidates(self) -> list[Endpoint]:
         """Who may be a volunteer that relays: those we were told of first."""
         return list(dict.fromkeys([*self.surveying.servers, *self.sources.contacts()]))
-
-    async def _save_soon(self) -> None:
-        self._save()
-
-    def _save(self) -> None:
-        try:
-            self._memory.save()
-        except SystemRefusedError as error:
-            self.events.say("warning", str(error))
 
     # Facts
 

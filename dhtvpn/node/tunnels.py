@@ -74,6 +74,7 @@ class Tunnels:
         self._features = features
         self._source_for = source_for
         self._timer: asyncio.TimerHandle | None = None
+        self._arming: asyncio.Handle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
         self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
         self._forwarded = 0
@@ -304,8 +305,9 @@ class Tunnels:
                 self.initiate(peer)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._arming):
+            if handle is not None:
+                handle.cancel()
 
     def _frame_received(self, peer: Peer, plaintext: bytes) -> None:
         if plaintext[0] & 0xF0 == HANDSHAKE_MARK:
@@ -319,11 +321,18 @@ class Tunnels:
         self._listener.frame_received(peer, frame)
 
     def _flush(self) -> None:
-        """Carry out what the core has to say, then sleep until its next timeout."""
+        """Carry out what the core has to say. Its next timeout is looked for once for all that comes
+        together: that takes a look at every peer."""
         for data, endpoint in self._device.datagrams_to_send():
             self._send(data, endpoint)
         for event in self._device.events():
             self._core_event(event)
+        if self._arming is None:
+            self._arming = asyncio.get_running_loop().call_soon(self._arm)
+
+    def _arm(self) -> None:
+        """Sleep until the core's next timeout."""
+        self._arming = None
         if self._timer is not None:
             self._timer.cancel()
         timeout = self._device.next_timeout()
