@@ -193,7 +193,7 @@ class Neighbourhood:
                 del self._due[number]
 
     def _lacks(self, peer: Peer, links: Links) -> bool:
-        """Whether ``peer`` does not hear ``links`` of their origin itself, as far as either of them has said."""
+        """Whether ``peer`` does not hear ``links`` of their origin itself, as far as either has said."""
         key = key_of(peer)
         if key == links.origin or key in links.round_trips_ms:
             return False

@@ -57,6 +57,7 @@ from dhtvpn.node.stock import StockPeers
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.node.waking import no_account
 from dhtvpn.records.envelope import OpenedRecord
 from dhtvpn.records.record import EndpointRecord
 from dhtvpn.records.roster import Roster
@@ -93,8 +94,10 @@ class Node:
         random_bytes: Callable[[int], bytes],
         port_mapper: PortMapper | None = None,
         topics: NetworkTopics | None = None,
+        wanted_to_run: Callable[[], float] = no_account,
     ) -> None:
-        """``topics``: the network's, where a source has to know them too."""
+        """``topics``: the network's, where a source has to know them too. ``wanted_to_run`` is for
+        :class:`dhtvpn.node.waking.Waking`."""
         self.config = config
         self.port_mapper = port_mapper
         """None where the user does not want one."""
@@ -163,7 +166,7 @@ class Node:
             changed=self._surveyed,
             say=events.say,
         )
-        self.recovery = self._make_recovery()
+        self.recovery = self._make_recovery(wanted_to_run)
         self.finder = self._make_finder()
         self.clock = ClockComparison(ask=self._clocks_of_others, say=events.say)
         self._memory = self._make_memory()
@@ -259,7 +262,7 @@ class Node:
             attempt_failed=self.reporter.attempt_failed,
         )
 
-    def _make_recovery(self) -> Recovery:
+    def _make_recovery(self, wanted_to_run: Callable[[], float]) -> Recovery:
         return Recovery(
             interface=self.local_end.interface,
             members=self.members.all,
@@ -272,6 +275,7 @@ class Node:
             announce=partial(self.announcer.announce, again=True),
             say=self.events.say,
             in_background=self._in_background,
+            wanted_to_run=wanted_to_run,
         )
 
     def _make_on_demand(self) -> OnDemand:
@@ -485,6 +489,10 @@ class Node:
         if now - self._last_stranger >= STRANGER_PAUSE_S:
             self._last_stranger = now
             self._in_background(self.finder.look_up())
+
+    def packets_wait(self, peer: Peer) -> None:
+        if (member := self.members.of(peer)) is not None:
+            member.connector.wanted()
 
     def address_wanted(self, address: engine_events.Address) -> None:
         self.on_demand.wanted(address)

@@ -48,6 +48,8 @@ class TunnelListener(Protocol):
 
     def address_wanted(self, address: engine_events.Address) -> None: ...
 
+    def packets_wait(self, peer: Peer) -> None: ...
+
 
 class Tunnels:
     """One WireGuard device, split between this process and the engine."""
@@ -253,6 +255,7 @@ class Tunnels:
                 self._listener.session_up(peer)
             case engine_events.NeedHandshake():
                 core.needs_handshake(now, time.time())
+                self._listener.packets_wait(peer)
             case engine_events.EndpointRoamed():
                 peer.endpoint = event.endpoint
                 core.set_endpoint(event.endpoint)
