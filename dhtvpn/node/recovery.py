@@ -4,8 +4,8 @@ Paths are doubted at once, not taken down: where the old one still works, a ping
 costs. Where it does not, the peer's next packet comes from elsewhere and is followed (roaming), or both sides
 connect anew: our record goes out with what the new network gives us, and whoever gets it meets us there.
 
-After a short sleep nothing else is done where every peer answers: we may have been taken for asleep wrongly, and
-if not, all is well.
+After a short sleep nothing else is done where every peer answers: we may have been taken for asleep wrongly,
+and if not, all is well.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ LONG_SLEEP_S: Final = 60.0
 """After this nobody is asked first: most routers have forgotten us, and peers have given up our session."""
 
 ANSWER_S: Final = 0.3
-"""How long peers are waited for after a shorter one. Ours: most round trips take less, and not much of the two
-seconds is gone in which paths have to be back."""
+"""How long peers are waited for after a shorter one. Ours: most round trips take less, and not much is gone of
+the two seconds in which paths have to be back."""
 
 
 class Recovery:
