@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 MAX_ASKED: Final = 16
 """DHT nodes asked when we come from another network, so that they push to where we are now."""
 
-LONG_SLEEP_S: Final = 60.0
-"""After this nobody is asked first: most routers have forgotten us, and peers have given up our session."""
+LONG_SLEEP_S: Final = 15.0
+"""After this nobody is asked first: a mapping that nobody has tried is left idle for no longer while we are
+awake, and after minutes peers have given up our session."""
 
 ANSWER_S: Final = 0.3
-"""How long peers are waited for after a shorter one. Ours: most round trips take less, and not much is gone of
-the two seconds in which paths have to be back."""
+"""How long peers are waited for after a shorter one. Ours: most round trips take less, and not much is gone
+of the two seconds in which paths have to be back."""
 
 
 class Recovery:

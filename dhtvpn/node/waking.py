@@ -1,7 +1,7 @@
 """Notices that the machine, or this process, has stood still: suspended to memory, stopped or frozen.
 
 A timer that comes much later than it was set says so, or that the processor was busy. The time in which we
-had a processor, or waited for one, tells these apart (system/processor_time.py): who stands still does neither.
+had a processor or waited for one tells these apart (system/processor_time.py): who stands still has neither.
 CLOCK_BOOTTIME also counts the time of a suspend, in which the event loop's clock stands still
 (clock_gettime(2)).
 """
