@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.mesh.path_mtu import DEFAULT_MTU
@@ -17,7 +17,7 @@ from dhtvpn.mesh.peers import Peer
 
 log = logging.getLogger(__name__)
 
-PAUSE_S: Final = 0.5
+PAUSE_S, PAUSE_PER_PEER_S = 0.5, 0.05
 """From one change of the routes to the next, so that dozens of paths that come up together make few. Ours."""
 
 Network = IPv4Network | IPv6Network
@@ -76,7 +76,7 @@ class MtuRoutes:
                 await self._set_mtus(mtu, changed, obsolete)
             except SystemRefusedError as error:
                 log.warning("%s: programs learn of it by ICMP instead", error)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(PAUSE_S + PAUSE_PER_PEER_S * len(self._peers()))
 
     def _wanted(self) -> tuple[int, dict[Network, int]]:
         """The interface's MTU, and the routes. One that was made stays as long as its peer: an address that
