@@ -390,7 +390,8 @@ class Connector:
             ways = await self._ways_by_relay(self.peer)
             if ways and self.peer.path is None:
                 self._tunnels.knock(self.peer, ways)
-            if await happens(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
+            pause_s = KNOCK_INTERVAL_S if ways else min(NO_RELAY_S, deadline - loop.time())
+            if await happens(session, pause_s):
                 return
 
     async def _until_wanted(self, session: asyncio.Event) -> None:
