@@ -38,7 +38,8 @@ UNKNOWN_RTT_S = 0.3
 UNKNOWN_WAIT_S = 1.5
 """The same while nothing is known of the path: its pings take 3.3 s in all."""
 LATE_S = 1.0
-"""So much longer answers are waited for where we have been late ourselves: they may lie there unread."""
+"""So much longer answers are waited for where we have been late ourselves, and not just a little: they may
+lie there unread."""
 SILENCE_S = 0.75
 """Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
 person notice, above the engine's 0.25 s between reports."""
@@ -240,7 +241,7 @@ class Liveness:
                 if peer.heard_bytes > received or any(ping.result() is not None for ping in done):
                     return True
             late_s = min(_now() - until, LATE_S)
-            if late_s <= gap_s:
+            if late_s <= wait_s:
                 return False
             done, _ = await asyncio.wait(pings, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
             return peer.heard_bytes > received or any(ping.result() is not None for ping in done)

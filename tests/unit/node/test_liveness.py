@@ -112,10 +112,10 @@ async def test_who_is_late_itself_waits_for_answers_that_lie_unread() -> None:
     path.liveness.watch(path.peer)
     await asyncio.sleep(1)
     pings_s = (module.PINGS - 1) * module.PING_GAP_S + module.LAST_WAIT_S
-    path.delay_s = pings_s + 0.9  # the engine, too, waits for a processor
+    path.delay_s = pings_s + 1.3  # the engine, too, waits for a processor
     path.liveness.doubt(path.peer)
     await asyncio.sleep(pings_s - 0.3)
-    loop.jump(0.8)  # type: ignore[attr-defined]
+    loop.jump(1.2)  # type: ignore[attr-defined]
     await asyncio.sleep(1)
     assert not path.lost
     path.cut = True
