@@ -49,6 +49,7 @@ from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.records.record import Candidate
 from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.system import links
+from dhtvpn.system.processor_time import ProcessorTime
 
 __all__ = ["NodeConfig", "run_node"]
 
@@ -99,6 +100,8 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
         say=events.say,
     )
     stack.push_async_callback(local_end.close)
+    processor_time = ProcessorTime()
+    stack.callback(processor_time.close)
     topics = NetworkTopics(network_id.secret)
     sources = await open_sources(config, port, local_end.interface, drops, stack, topics=topics)
     node = Node(
@@ -123,6 +126,7 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
             random_bytes=random_bytes,
         ),
         topics=topics,
+        wanted_to_run=processor_time.wanted,
     )
     stack.push_async_callback(node.close)
     return node

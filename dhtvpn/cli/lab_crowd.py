@@ -25,7 +25,7 @@ def crowd(
     context: typer.Context,
     *,
     members: Annotated[
-        int, typer.Option("--members", metavar="N", min=2, max=400, help="About 60 MB of memory each.")
+        int, typer.Option("--members", metavar="N", min=2, max=400, help="About 65 MB of memory each.")
     ] = 100,
     group: Annotated[
         int, typer.Option("--group", metavar="N", min=2, max=400, help="How many talk with each other.")

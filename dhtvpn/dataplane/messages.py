@@ -9,6 +9,7 @@ a DecodeError, never a surprise later on.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ Network = IPv4Network | IPv6Network
 MAX_MESSAGE: Final = 128 * 1024  # bytes, ours: under the kernel's 208 KiB default for one AF_UNIX message
 MAX_FRAME: Final = 16 * 1024  # bytes of one control frame, ours: many times what any frame needs
 KEY_SIZE: Final = 32
+MAX_KNOWN_ENDPOINTS: Final = 256  # remembered in both spellings: each control frame has its source with it
 OFFLOADS: Final = (
     "vnet_header",  # packets stand behind a virtio header at the device
     "tso4",  # trains of TCP segments at the device, IPv4
@@ -394,7 +396,17 @@ def _tuple_of(dump: Callable[[Any], Any], load: Callable[[Any], Any]) -> _Codec:
 def _load_endpoint(value: Any) -> Endpoint:
     if type(value) is not bytes:
         raise ValueError
+    return _unpacked(value)
+
+
+@lru_cache(maxsize=MAX_KNOWN_ENDPOINTS)
+def _unpacked(value: bytes) -> Endpoint:
     return Endpoint.unpack(value)
+
+
+@lru_cache(maxsize=MAX_KNOWN_ENDPOINTS)
+def _packed(endpoint: Endpoint) -> bytes:
+    return endpoint.pack()
 
 
 def _load_address(value: Any) -> Address:
@@ -435,7 +447,7 @@ _INDEX = _exactly(int, lambda value: 0 <= value < 1 << 32)
 _KEY = _exactly(bytes, lambda value: len(value) == KEY_SIZE)
 _FLAG = _exactly(bool)
 _OPTIONAL_ENDPOINT = _Codec(
-    lambda value: None if value is None else value.pack(),
+    lambda value: None if value is None else _packed(value),
     lambda value: None if value is None else _load_endpoint(value),
 )
 _FIELDS: Final[dict[str, _Codec]] = {
@@ -462,7 +474,7 @@ _FIELDS: Final[dict[str, _Codec]] = {
     "created_at": _exactly(float),
     "plaintext": _exactly(bytes, lambda value: len(value) <= MAX_FRAME),
     "data": _exactly(bytes),
-    "source": _Codec(lambda value: value.pack(), _load_endpoint),
+    "source": _Codec(_packed, _load_endpoint),
     "endpoint": _OPTIONAL_ENDPOINT,
     "trains": _FLAG,
     "udp_trains": _FLAG,

@@ -11,6 +11,7 @@ The transitions stand in ``TRANSITIONS``; only :meth:`Peer.move` sets a state.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from dhtvpn.endpoint import Endpoint
@@ -128,8 +129,13 @@ class Peer:
     @property
     def allowed_ips(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The inner addresses that may go to and come from this peer."""
-        own = IPv6Network(self.ipv6)
-        return (own,) if self.ipv4 is None else (own, IPv4Network(self.ipv4))
+        return _networks(self.ipv6, self.ipv4)
+
+
+@lru_cache(maxsize=MAX_PEERS)
+def _networks(ipv6: IPv6Address, ipv4: IPv4Address | None) -> tuple[IPv4Network | IPv6Network, ...]:
+    own = IPv6Network(ipv6)
+    return (own,) if ipv4 is None else (own, IPv4Network(ipv4))
 
 
 class PeerTable:

@@ -50,6 +50,9 @@ class LinkStates:
     def __init__(self) -> None:
         self._links: dict[bytes, tuple[Links, float]] = {}
 
+    def __len__(self) -> int:
+        return len(self._links)
+
     def offer(self, links: Links, now: float) -> bool:
         """Take ``links``, unless something newer of the same origin, or too much, is known. Whether they are
         news."""
@@ -87,13 +90,12 @@ def routes_to(
 ) -> list[Route]:
     """The shortest way to ``destination`` through each of our ``neighbours`` (their round trips in ms) that
     has one, the best first."""
+    tails = _tails(destination, own, states)
     found = []
     for neighbour, round_trip_ms in neighbours.items():
-        if neighbour in (destination, own):
-            continue
-        tail = _shortest(neighbour, destination, frozenset((own,)), MAX_RELAYS - 1, states)
+        tail = tails.get(neighbour)
         if tail is not None:
-            relays, cost_ms = tail
+            cost_ms, relays = tail
             found.append(Route((neighbour, *relays), round_trip_ms + RELAY_COST_MS + cost_ms))
     return sorted(found, key=lambda route: (route.cost_ms, route.relays))
 
@@ -109,29 +111,35 @@ def choose(routes: list[Route], in_use: tuple[bytes, ...] | None) -> Route | Non
     return best
 
 
-def _shortest(
-    start: bytes, destination: bytes, closed: frozenset[bytes], relays_left: int, states: LinkStates
-) -> tuple[tuple[bytes, ...], float] | None:
-    """The members between ``start`` and ``destination`` on the shortest way with at most ``relays_left`` of
-    them, none in ``closed``, and its cost; by rounds of Bellman and Ford, one for each relay."""
-    reached: dict[bytes, tuple[float, tuple[bytes, ...]]] = {start: (0.0, ())}
-    best: tuple[float, tuple[bytes, ...]] | None = None
-    frontier = dict(reached)
-    for _ in range(relays_left + 1):
-        following: dict[bytes, tuple[float, tuple[bytes, ...]]] = {}
-        for node, (cost_ms, path) in frontier.items():
-            links = states.of(node)
-            if links is None:
-                continue
+def _tails(
+    destination: bytes, own: bytes, states: LinkStates
+) -> dict[bytes, tuple[float, tuple[bytes, ...]]]:
+    """From each member that reaches ``destination``: the cost of its shortest way there, and the members
+    between, at most MAX_RELAYS - 1 and never ``own``.
+
+    Bellman and Ford from the far end, one round for each relay: one search serves all our neighbours. No way
+    meets a member twice, for the rest of it from there would be shorter.
+    """
+    told = [links for links in states.all() if links.origin not in (own, destination)]
+    tails: dict[bytes, tuple[float, tuple[bytes, ...]]] = {
+        links.origin: (links.round_trips_ms[destination], ())
+        for links in told
+        if destination in links.round_trips_ms
+    }
+    for _ in range(MAX_RELAYS - 1):
+        least_ms = RELAY_COST_MS + min((cost_ms for cost_ms, _ in tails.values()), default=0.0)
+        before = dict(tails)
+        for links in told:
+            known = before.get(links.origin)
+            if known is not None and known[0] <= least_ms:
+                continue  # in a full mesh most ways are as short as any detour could be
+            best = known
             for neighbour, round_trip_ms in links.round_trips_ms.items():
-                total = cost_ms + round_trip_ms
-                if neighbour == destination:
-                    best = min(best or (total, path), (total, path))
-                    continue
-                extended = (total + RELAY_COST_MS, (*path, neighbour))
-                if neighbour in closed or neighbour == start or neighbour in path:
-                    continue
-                if neighbour not in reached or extended < reached[neighbour]:
-                    reached[neighbour] = following[neighbour] = extended
-        frontier = following
-    return None if best is None else (best[1], best[0])
+                further = before.get(neighbour)
+                if further is not None:
+                    cost_ms = round_trip_ms + RELAY_COST_MS + further[0]
+                    if best is None or cost_ms < best[0]:
+                        best = (cost_ms, (neighbour, *further[1]))
+            if best is not None:
+                tails[links.origin] = best
+    return tails

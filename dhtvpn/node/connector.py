@@ -26,6 +26,7 @@ from dhtvpn.nat.checked_pairs import CheckedPair
 from dhtvpn.node.path_facts import Why
 from dhtvpn.node.patience import happens
 from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.node.turns import Turns
 from dhtvpn.records.record import MAX_CANDIDATES, Candidate, CandidateKind
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ NO_RELAY_S = 0.2
 """Until we look again for a relay where there was none."""
 RELAY_AFTER_S = 0.5
 """A direct path usually takes less; where it takes longer, packets go through a relay meanwhile."""
+RELAY_UNWANTED_S = 3.0
+"""The same where no packet waits: a session through a relay, and the move away from it, cost more."""
 
 
 async def no_relays(peer: Peer) -> Sequence[Endpoint]:
@@ -100,7 +103,7 @@ class Connector:
         make_agent: AgentMaker,
         own_candidates: Callable[[], Sequence[Candidate]],
         changed: Callable[[Peer], None],
-        negotiations: asyncio.Semaphore,
+        turns: Turns,
         doubt: Callable[[Peer], None] = lambda _: None,
         may_probe: Callable[[Endpoint], bool] = lambda _: True,
         ways_by_relay: Callable[[Peer], Awaitable[Sequence[Endpoint]]] = no_relays,
@@ -116,7 +119,7 @@ class Connector:
         self._make_agent = make_agent
         self._own_candidates = own_candidates
         self._changed = changed
-        self._negotiations = negotiations
+        self._turns = turns
         self._doubt = doubt
         self._may_probe = may_probe
         self._attempt_failed = attempt_failed
@@ -125,6 +128,10 @@ class Connector:
         self._pairs: Sequence[CheckedPair] = ()
         self._checked_at = 0.0
         self._hurry = asyncio.Event()
+        self._wanted = asyncio.Event()
+        """Somebody waits for a path."""
+        self._at_once = asyncio.Event()
+        """The attempt under way shall not wait for its turn."""
         self._persistent_until = float("-inf")
         self._met_at = float("-inf")
         self._credentials: PairCredentials | None = None
@@ -214,8 +221,15 @@ class Connector:
         self.start()
         self._hurry.set()
 
+    def wanted(self) -> None:
+        """A packet waits for a path: the attempt takes no turns, and a relay soon does for the time being."""
+        if not self._session.is_set():
+            self._wanted.set()
+            self._at_once.set()
+
     def hurry(self) -> None:
         """Somebody waits for a direct path: a pause between attempts ends."""
+        self._at_once.set()
         if self._credentials is not None and not self._session.is_set():
             self.start()
             self._hurry.set()
@@ -243,6 +257,7 @@ class Connector:
     def session_up(self) -> None:
         """A handshake with the peer is complete, whichever way it came. Through a relay it is a beginning:
         the attempt at a direct path goes on."""
+        self._wanted.clear()
         if not self.peer.relayed:
             self._session.set()
         if self.peer.move(Occasion.SESSION_UP):
@@ -274,8 +289,9 @@ class Connector:
         self.start(restart=True)  # one that began while there was a relay looks for none
 
     def checked_by_peer(self) -> None:
-        """The peer sends connectivity checks while we make no attempt: it has lost the path."""
+        """The peer sends connectivity checks while we make none: it has lost the path, or it is its turn."""
         if self._credentials is not None:
+            self._at_once.set()
             self.start()
 
     def gone(self) -> None:
@@ -362,16 +378,32 @@ class Connector:
 
     async def _knock_by_relay(self, session: asyncio.Event) -> None:
         """A session through a relay, where there is none yet and a direct path takes its time."""
-        if await happens(session, RELAY_AFTER_S if self._direct_is_likely() else 0.0):
-            return
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + ICE_DEADLINE_S
+        deadline = loop.time() + RELAY_AFTER_S + ICE_DEADLINE_S
+        if self._direct_is_likely():
+            if await happens(session, RELAY_AFTER_S):
+                return
+            await self._until_wanted(session)
+        if session.is_set():
+            return
         while self.peer.path is None and loop.time() < deadline:
             ways = await self._ways_by_relay(self.peer)
             if ways and self.peer.path is None:
                 self._tunnels.knock(self.peer, ways)
-            if await happens(session, KNOCK_INTERVAL_S if ways else NO_RELAY_S):
+            pause_s = KNOCK_INTERVAL_S if ways else min(NO_RELAY_S, deadline - loop.time())
+            if await happens(session, pause_s):
                 return
+
+    async def _until_wanted(self, session: asyncio.Event) -> None:
+        """Until a packet waits, there is a session, or it has taken RELAY_UNWANTED_S."""
+        waiting = [asyncio.create_task(event.wait()) for event in (self._wanted, session)]
+        try:
+            left_s = RELAY_UNWANTED_S - RELAY_AFTER_S
+            await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     def _direct_is_likely(self) -> bool:
         """Not where the peer has no address of a family of ours, nor after a path that was there is lost."""
@@ -382,7 +414,10 @@ class Connector:
         return not ours or not theirs or bool(ours & theirs)
 
     async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
-        async with self._negotiations:
+        if self._persistent or self._wanted.is_set():
+            self._at_once.set()
+        async with self._turns.turn(self._at_once):
+            self._at_once = asyncio.Event()  # of the next attempt
             await self._negotiate(credentials, session)
 
     async def _negotiate(self, credentials: PairCredentials, session: asyncio.Event) -> None:

@@ -37,6 +37,11 @@ LAST_WAIT_S, LONGEST_WAIT_S = 0.5, 3.0
 UNKNOWN_RTT_S = 0.3
 UNKNOWN_WAIT_S = 1.5
 """The same while nothing is known of the path: its pings take 3.3 s in all."""
+LATE_S = 1.0
+"""So much longer answers are waited for where we have been late ourselves, and not just a little: they may
+lie there unread."""
+UNTIL_CANCELLED_S = 60.0
+"""Of a ping whose time is up when all are."""
 SILENCE_S = 0.75
 """Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
 person notice, above the engine's 0.25 s between reports."""
@@ -226,17 +231,22 @@ class Liveness:
         if peer.rtt_ms is None:
             wait_s = UNKNOWN_WAIT_S
         pings: set[asyncio.Task[float | None]] = set()
+        until = _now() + (PINGS - 1) * gap_s + wait_s
         try:
             for number in range(PINGS):
-                left_s = (PINGS - 1 - number) * gap_s + wait_s
-                pings.add(asyncio.create_task(self.ping(peer, left_s)))
+                pings.add(asyncio.create_task(self.ping(peer, UNTIL_CANCELLED_S)))
                 is_last = number == PINGS - 1
                 done, _ = await asyncio.wait(
                     pings, timeout=wait_s if is_last else gap_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if peer.heard_bytes > received or any(ping.result() is not None for ping in done):
                     return True
-            return False
+            late_s = _now() - until
+            if late_s <= wait_s:
+                return False
+            late_s = min(late_s, LATE_S)
+            done, _ = await asyncio.wait(pings, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
+            return peer.heard_bytes > received or any(ping.result() is not None for ping in done)
         finally:
             for ping in pings:
                 ping.cancel()

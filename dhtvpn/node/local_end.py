@@ -71,6 +71,8 @@ class LocalEnd:
         self._started_at = 0.0
         self._ended_in_a_row = 0
         self._cipher = cipher
+        self._mtu: int | None = None
+        """Of the device, as far as we have set it."""
         self.listener: EngineListener | None = None
         self.engine: EngineProcess
 
@@ -151,8 +153,11 @@ class LocalEnd:
 
         Raises SystemRefusedError.
         """
-        await set_mtus(self._tun.name, mtu, routes, obsolete)
-        await links.limit_super_packets(self._tun.name, *super_packet_payload(mtu))
+        changed = mtu != self._mtu
+        await set_mtus(self._tun.name, mtu if changed else None, routes, obsolete)
+        self._mtu = mtu
+        if changed:
+            await links.limit_super_packets(self._tun.name, *super_packet_payload(mtu))
 
     async def close(self) -> None:
         """End the engine, then the device: its addresses and routes go with it."""

@@ -1,6 +1,5 @@
 """Turns verified records into peers: one place where the roster, the peer table and the paths meet."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dhtvpn.node.connector import AgentMaker, Connector, no_relays
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
+from dhtvpn.node.turns import Turns
 from dhtvpn.records.record import (
     NOTHING_KNOWN,
     Candidate,
@@ -27,10 +27,6 @@ from dhtvpn.records.record import (
 )
 
 log = logging.getLogger(__name__)
-
-MAX_NEGOTIATIONS = 64
-"""ICE attempts at once: a whole network of the size that connects at once, and a
-bound on the checks that made-up members can make us send."""
 
 
 @dataclass
@@ -87,7 +83,7 @@ class Members:
         self._may_probe = may_probe
         self._drops = drops
         self._members: dict[bytes, Member] = {}
-        self._negotiations = asyncio.Semaphore(MAX_NEGOTIATIONS)
+        self._turns = Turns()
 
     def all(self) -> list[Member]:
         return list(self._members.values())
@@ -225,7 +221,7 @@ class Members:
             make_agent=self._make_agent,
             own_candidates=self._surroundings.candidates,
             changed=self._changed,
-            negotiations=self._negotiations,
+            turns=self._turns,
             ways_by_relay=no_relays if self._relaying is None else self._relaying.ways_to,
             doubt=self._doubt,
             may_probe=self._may_probe,

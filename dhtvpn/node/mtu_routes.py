@@ -17,6 +17,9 @@ from dhtvpn.mesh.peers import Peer
 
 log = logging.getLogger(__name__)
 
+PAUSE_S, PAUSE_PER_PEER_S = 0.5, 0.05
+"""From one change of the routes to the next, so that dozens of paths that come up together make few. Ours."""
+
 Network = IPv4Network | IPv6Network
 
 
@@ -40,7 +43,8 @@ class MtuRoutes:
         self._work: asyncio.Task[None] | None = None
 
     def refresh(self) -> None:
-        """Bring interface and routes up to date, soon. Changes that come meanwhile are taken together."""
+        """Bring interface and routes up to date: at once, or with whatever else comes in PAUSE_S since the
+        last change."""
         self._wanted_again = True
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._follow(), name="MTU routes")
@@ -72,6 +76,7 @@ class MtuRoutes:
                 await self._set_mtus(mtu, changed, obsolete)
             except SystemRefusedError as error:
                 log.warning("%s: programs learn of it by ICMP instead", error)
+            await asyncio.sleep(PAUSE_S + PAUSE_PER_PEER_S * len(self._peers()))
 
     def _wanted(self) -> tuple[int, dict[Network, int]]:
         """The interface's MTU, and the routes. One that was made stays as long as its peer: an address that

@@ -2,6 +2,9 @@
 
 Links go to every member with a direct path, when they have changed and now and then. What a member says is
 passed on to those that it does not reach itself: in a full mesh that is nobody, so gossip costs little there.
+
+While many members come, everything that one says is soon out of date. So the larger the network, the longer
+both wait, until there is more to say at once, or nothing: the newcomer has reached the origin by then.
 """
 
 import asyncio
@@ -23,6 +26,15 @@ GAP_PER_LINK_S: Final = 2.0
 """Between two tellings in which only round trips are others, for each link: a link is 10 octets of a frame
 that goes to every neighbour, so gossip of paths whose delay varies stays at some 5 octets a second and
 neighbour."""
+FEW: Final = 8
+"""In a network of so many members everything is told and passed on at once."""
+GAP_PER_NEIGHBOUR_S: Final = 0.25
+"""Between two tellings in which neighbours have come or gone, for each of them: 16 s among 64. Ours."""
+WAIT_PER_ORIGIN_S: Final = 0.25
+LONGEST_WAIT_S: Final = 30.0
+"""How long what was heard waits until it is passed on: for each member that says something, and at most."""
+MAX_DUE: Final = 256
+"""Members whose links wait to be passed on to one peer; of others it hears when they say something again."""
 CHANGED_SHARE, CHANGED_MS = 0.3, 5.0
 """A round trip is another one than was told when it differs by so much."""
 UNKNOWN_MS: Final = 50.0
@@ -49,6 +61,11 @@ class Neighbourhood:
         self._told: dict[bytes, float] = {}
         self._told_at = 0.0
         self._introduced: set[int] = set()
+        self._due: dict[int, dict[bytes, float]] = {}
+        """Peer number -> whose links are to be passed on to it, and when."""
+        self._members: dict[bytes, Peer] = {}
+        self._members_of = -1
+        """The state of the table that ``_members`` is of."""
 
     async def run(self) -> None:
         """Tell what has changed, until cancelled."""
@@ -56,6 +73,7 @@ class Neighbourhood:
             await asyncio.sleep(CHECK_S)
             now = asyncio.get_running_loop().time()
             self._states.expire(now)
+            self._pass_on_what_is_due(now)
             if self._willing and now - self._told_at >= LEAST_GAP_S and self._news(now):
                 self._tell(now)
 
@@ -81,6 +99,7 @@ class Neighbourhood:
     def gone(self, peer: Peer) -> None:
         """There is no direct path to ``peer`` any more: it says nothing to us itself."""
         self._introduced.discard(peer.number)
+        self._due.pop(peer.number, None)
         if peer.node_key is not None:
             links = self._states.of(key_of(peer))
             if links is not None and links.hops == 0:
@@ -99,7 +118,10 @@ class Neighbourhood:
 
     def member(self, key: bytes) -> Peer | None:
         """The peer whose shortened node key is ``key``."""
-        return next((peer for peer in self._table.all() if peer.node_key and key_of(peer) == key), None)
+        if self._members_of != self._table.changes:
+            self._members = {key_of(peer): peer for peer in self._table.all() if peer.node_key}
+            self._members_of = self._table.changes
+        return self._members.get(key)
 
     def denies(self, member: Peer, peer: Peer) -> bool:
         """Whether ``member`` has told its links, and ``peer`` is not among them."""
@@ -123,8 +145,10 @@ class Neighbourhood:
 
     def _news(self, now: float) -> bool:
         links = self._links()
-        if links.keys() != self._told.keys() or now - self._told_at >= REFRESH_S:
+        if now - self._told_at >= REFRESH_S:
             return bool(links or self._told)
+        if links.keys() != self._told.keys():
+            return now - self._told_at >= GAP_PER_NEIGHBOUR_S * len(links)
         if now - self._told_at < GAP_PER_LINK_S * len(links):
             return False
         return any(
@@ -139,14 +163,46 @@ class Neighbourhood:
             self._send_frame(peer, frames.Neighbours(Links(self._own, self._sequence, self._told)))
 
     def _pass_on(self, links: Links, peers: list[Peer] | tuple[Peer, ...]) -> None:
-        """To those whom the origin does not reach itself."""
+        """To those whom the origin does not reach itself: at once where there are few members, else later."""
         if links.hops >= FLOOD_HOPS:
             return
-        further = Links(links.origin, links.sequence, links.round_trips_ms, links.hops + 1)
+        origins = len(self._states)
+        due = asyncio.get_running_loop().time() + min(LONGEST_WAIT_S, WAIT_PER_ORIGIN_S * origins)
         for peer in peers:
-            key = key_of(peer)
-            if key != links.origin and key not in links.round_trips_ms:
-                self._send_frame(peer, frames.Neighbours(further))
+            if not self._lacks(peer, links):
+                continue
+            if origins <= FEW:
+                self._send_further(links, peer)
+                continue
+            waiting = self._due.setdefault(peer.number, {})
+            if len(waiting) < MAX_DUE:
+                waiting.setdefault(links.origin, due)
+
+    def _pass_on_what_is_due(self, now: float) -> None:
+        """The newest of what waits, to whom it is still news."""
+        for number, origins in list(self._due.items()):
+            peer = self._table.by_number(number)
+            for origin in [origin for origin, due in origins.items() if due <= now]:
+                del origins[origin]
+                links = self._states.of(origin)
+                if peer is None or links is None or links.hops >= FLOOD_HOPS:
+                    continue
+                if self._lacks(peer, links):
+                    self._send_further(links, peer)
+            if not origins:
+                del self._due[number]
+
+    def _lacks(self, peer: Peer, links: Links) -> bool:
+        """Whether ``peer`` does not hear ``links`` of their origin itself, as far as either has said."""
+        key = key_of(peer)
+        if key == links.origin or key in links.round_trips_ms:
+            return False
+        own = self._states.of(key)
+        return own is None or links.origin not in own.round_trips_ms
+
+    def _send_further(self, links: Links, peer: Peer) -> None:
+        further = Links(links.origin, links.sequence, links.round_trips_ms, links.hops + 1)
+        self._send_frame(peer, frames.Neighbours(further))
 
 
 def key_of(peer: Peer) -> bytes:

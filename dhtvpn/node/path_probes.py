@@ -45,6 +45,7 @@ class PathProbes:
         self._random_bytes = random_bytes
         self._watched: dict[int, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._arming: asyncio.Handle | None = None
         self._next_round_at = 0.0
 
     def watch(self, peer: Peer) -> None:
@@ -105,7 +106,9 @@ class PathProbes:
     def close(self) -> None:
         """Send nothing more."""
         self._watched.clear()
-        self._schedule()
+        for handle in (self._timer, self._arming):
+            if handle is not None:
+                handle.cancel()
 
     def _restart(self, watched: _Watched, endpoint: Endpoint) -> None:
         watched.machine.restart(_overhead(endpoint), self._now())
@@ -119,6 +122,12 @@ class PathProbes:
         self._schedule()
 
     def _schedule(self) -> None:
+        """Look for the next timeout, once for all that comes together: that takes a look at every peer."""
+        if self._arming is None:
+            self._arming = asyncio.get_running_loop().call_soon(self._arm)
+
+    def _arm(self) -> None:
+        self._arming = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -128,6 +137,8 @@ class PathProbes:
             self._timer = loop.call_at(max(due, self._next_round_at), self._fire)
 
     def _fire(self) -> None:
+        if not self._watched:
+            return  # the last one went in this very round of the event loop
         now = self._now()
         watched = min(self._watched.values(), key=lambda each: each.machine.next_timeout())
         probes = watched.machine.handle_timeout(now)

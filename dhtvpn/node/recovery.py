@@ -3,6 +3,9 @@
 Paths are doubted at once, not taken down: where the old one still works, a ping and its answer is all that it
 costs. Where it does not, the peer's next packet comes from elsewhere and is followed (roaming), or both sides
 connect anew: our record goes out with what the new network gives us, and whoever gets it meets us there.
+
+After a short sleep nothing else is done where every peer answers: we may have been taken for asleep wrongly,
+and if not, all is well.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.members import Member
 from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
-from dhtvpn.node.waking import Waking
+from dhtvpn.node.waking import Waking, no_account
 from dhtvpn.system.links import NetworkFacts
 from dhtvpn.system.network_watch import NetworkWatch
 
@@ -25,6 +28,14 @@ log = logging.getLogger(__name__)
 
 MAX_ASKED: Final = 16
 """DHT nodes asked when we come from another network, so that they push to where we are now."""
+
+LONG_SLEEP_S: Final = 15.0
+"""After this nobody is asked first: a mapping that nobody has tried is left idle for no longer while we are
+awake, and after minutes peers have given up our session."""
+
+ANSWER_S: Final = 0.3
+"""How long peers are waited for after a shorter one. Ours: most round trips take less, and not much is gone
+of the two seconds in which paths have to be back."""
 
 
 class Recovery:
@@ -44,7 +55,9 @@ class Recovery:
         announce: Callable[[], None],
         say: Callable[[str, str], None],
         in_background: Callable[[Coroutine[Any, Any, object]], None],
+        wanted_to_run: Callable[[], float] = no_account,
     ) -> None:
+        """``wanted_to_run`` is for :class:`Waking`."""
         self._members = members
         self._tunnels = tunnels
         self._liveness = liveness
@@ -56,7 +69,7 @@ class Recovery:
         self._say = say
         self._in_background = in_background
         self.watch = NetworkWatch(self.network_changed, exclude_interfaces=(interface,))
-        self.waking = Waking(self.woke)
+        self.waking = Waking(self.woke, wanted_to_run=wanted_to_run)
         self.changes = 0
         """How often the network has changed or the machine has woken."""
 
@@ -71,13 +84,27 @@ class Recovery:
             self._say("network", "this machine has no network")
             return
         self._say("network", f"the network is another one: {', '.join(map(str, facts.addresses[:4]))}")
-        self._begin_anew(handshake=False)
+        self._begin_anew(self._members(), handshake=False)
 
     def woke(self, missed_s: float) -> None:
         """The machine, or this process, has stood still for so long."""
         self.changes += 1
         self._say("network", f"this machine has slept for {missed_s:.0f} s")
-        self._begin_anew(handshake=True)
+        if missed_s >= LONG_SLEEP_S:
+            self._begin_anew(self._members(), handshake=True)
+        else:
+            self._in_background(self._look_around())
+
+    async def _look_around(self) -> None:
+        """A ping to every peer first. An answer to it proves more than a packet that has waited for us."""
+        connected = [each for each in self._members() if each.peer.state is PeerState.CONNECTED]
+        answers = await asyncio.gather(*(self._liveness.ping(each.peer, ANSWER_S) for each in connected))
+        well = {
+            each.peer.number for each, rtt_ms in zip(connected, answers, strict=True) if rtt_ms is not None
+        }
+        if not well or len(well) < len(connected):
+            others = [each for each in self._members() if each.peer.number not in well]
+            self._begin_anew(others, handshake=True)
 
     def path_lost(self) -> None:
         """A path fell silent. Perhaps our router has another mapping for us now."""
@@ -95,10 +122,10 @@ class Recovery:
             await self._dht.bootstrap(list(asked)[:MAX_ASKED])
         self._announce()
 
-    def _begin_anew(self, *, handshake: bool) -> None:
+    def _begin_anew(self, members: Sequence[Member], *, handshake: bool) -> None:
         self._network_changed()
         self._liveness.network_changed()
-        for member in self._members():
+        for member in members:
             self._tunnels.network_changed(member.peer)
             direct = not is_relayed(member.peer.endpoint)
             if member.peer.state is PeerState.CONNECTED:

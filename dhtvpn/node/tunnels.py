@@ -48,6 +48,8 @@ class TunnelListener(Protocol):
 
     def address_wanted(self, address: engine_events.Address) -> None: ...
 
+    def packets_wait(self, peer: Peer) -> None: ...
+
 
 class Tunnels:
     """One WireGuard device, split between this process and the engine."""
@@ -74,6 +76,7 @@ class Tunnels:
         self._features = features
         self._source_for = source_for
         self._timer: asyncio.TimerHandle | None = None
+        self._arming: asyncio.Handle | None = None
         self._asked: tuple[engine_events.Network, ...] = ()
         self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
         self._forwarded = 0
@@ -252,6 +255,7 @@ class Tunnels:
                 self._listener.session_up(peer)
             case engine_events.NeedHandshake():
                 core.needs_handshake(now, time.time())
+                self._listener.packets_wait(peer)
             case engine_events.EndpointRoamed():
                 peer.endpoint = event.endpoint
                 core.set_endpoint(event.endpoint)
@@ -304,8 +308,9 @@ class Tunnels:
                 self.initiate(peer)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._arming):
+            if handle is not None:
+                handle.cancel()
 
     def _frame_received(self, peer: Peer, plaintext: bytes) -> None:
         if plaintext[0] & 0xF0 == HANDSHAKE_MARK:
@@ -319,11 +324,18 @@ class Tunnels:
         self._listener.frame_received(peer, frame)
 
     def _flush(self) -> None:
-        """Carry out what the core has to say, then sleep until its next timeout."""
+        """Carry out what the core has to say. Its next timeout is looked for once for all that comes
+        together: that takes a look at every peer."""
         for data, endpoint in self._device.datagrams_to_send():
             self._send(data, endpoint)
         for event in self._device.events():
             self._core_event(event)
+        if self._arming is None:
+            self._arming = asyncio.get_running_loop().call_soon(self._arm)
+
+    def _arm(self) -> None:
+        """Sleep until the core's next timeout."""
+        self._arming = None
         if self._timer is not None:
             self._timer.cancel()
         timeout = self._device.next_timeout()

@@ -1,7 +1,9 @@
-"""Notices that the machine, or this process, has stood still: suspended to memory, or stopped.
+"""Notices that the machine, or this process, has stood still: suspended to memory, stopped or frozen.
 
-A timer that comes much later than it was set says so. CLOCK_BOOTTIME also counts the time of a suspend, in
-which the event loop's clock stands still (clock_gettime(2)).
+A timer that comes much later than it was set says so, or that the processor was busy. The time in which we
+had a processor or waited for one tells these apart (system/processor_time.py): who stands still has neither.
+CLOCK_BOOTTIME also counts the time of a suspend, in which the event loop's clock stands still
+(clock_gettime(2)).
 """
 
 import asyncio
@@ -13,7 +15,8 @@ TICK_S: Final = 1.0
 """How late a wake-up may be noticed. Ours: one wake-up of the processor a second costs next to nothing."""
 
 STOOD_STILL_S: Final = 4.0
-"""A tick that comes this late is no busy machine: NAT mappings and leases may be gone."""
+"""Who has not been there for so long may have lost NAT mappings and leases. A disk that takes so long for one
+write is taken for a sleep, too: that costs a ping to each peer."""
 
 
 def boot_time() -> float:
@@ -21,20 +24,33 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Waking:
-    """Calls ``woke`` with the seconds that were missed."""
+def no_account() -> float:
+    """Where nobody counts how long we wait for a processor: each late timer is taken for a sleep."""
+    return 0.0
 
-    def __init__(self, woke: Callable[[float], None], *, clock: Callable[[], float] = boot_time) -> None:
+
+class Waking:
+    """Calls ``woke`` with the seconds that were missed. ``wanted_to_run``: how long the event loop's thread
+    has had a processor, or waited for one, since some beginning."""
+
+    def __init__(
+        self,
+        woke: Callable[[float], None],
+        *,
+        clock: Callable[[], float] = boot_time,
+        wanted_to_run: Callable[[], float] = no_account,
+    ) -> None:
         self._woke = woke
         self._clock = clock
+        self._wanted_to_run = wanted_to_run
 
     async def run(self) -> None:
         """Until cancelled."""
-        before = self._clock()
+        before, wanted_before = self._clock(), self._wanted_to_run()
         while True:
             await asyncio.sleep(TICK_S)
-            now = self._clock()
-            missed_s = now - before - TICK_S
-            before = now
+            now, wanted = self._clock(), self._wanted_to_run()
+            missed_s = now - before - TICK_S - max(0.0, wanted - wanted_before)
+            before, wanted_before = now, wanted
             if missed_s >= STOOD_STILL_S:
                 self._woke(missed_s)

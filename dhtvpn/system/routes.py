@@ -25,10 +25,10 @@ _NO_IPV6: Final = frozenset((errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
 async def set_mtus(
-    name: str, mtu: int, routes: Mapping[Network, int], obsolete: Collection[Network] = ()
+    name: str, mtu: int | None, routes: Mapping[Network, int], obsolete: Collection[Network] = ()
 ) -> None:
-    """Give our interface ``name`` its MTU and each of ``routes`` its own, both in bytes of a packet, and
-    take the ``obsolete`` routes away.
+    """Give our interface ``name`` its MTU (None: leave it) and each of ``routes`` its own, both in bytes of
+    a packet, and take the ``obsolete`` routes away.
 
     An IPv6 route below 1,280 gets 1,280, and tells the other side by its segment size what fits.
     Where this machine has no IPv6, such routes are left out. Raises SystemRefusedError.
@@ -36,7 +36,8 @@ async def set_mtus(
     try:
         async with AsyncIPRoute() as netlink:
             index = interface_index(name)
-            await netlink.link("set", index=index, mtu=mtu)
+            if mtu is not None:
+                await netlink.link("set", index=index, mtu=mtu)
             for network in obsolete:
                 await _change(netlink, "del", network, _route(index, network))
             for network, route_mtu in routes.items():

@@ -40,8 +40,11 @@ def test_five_members_talk(laboratory_possible: None) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_hundred_members_talk(laboratory_possible: None, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = run(100, 5, default_at_once(), 1, lambda _: None, roster=8)
+@pytest.mark.parametrize("roster", [None, 8])
+def test_a_hundred_members_talk(
+    roster: int | None, laboratory_possible: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(100, 5, default_at_once(), 1, lambda _: None, roster=roster)
     with capsys.disabled():
         print(f"\n{json.dumps(to_json(outcome))}")  # noqa: T201 - the figures are what this is run for
     assert_complete(outcome, 200)

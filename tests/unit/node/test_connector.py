@@ -17,6 +17,7 @@ from dhtvpn.nat.checked_pairs import CheckedPair, PairResult
 from dhtvpn.node import connector as module
 from dhtvpn.node.connector import Connector
 from dhtvpn.node.path_facts import Why
+from dhtvpn.node.turns import HOLD_S, Turns
 from dhtvpn.records.record import Candidate, CandidateKind
 
 HERE, THERE, ELSEWHERE = Endpoint("198.18.1.1", 1), Endpoint("198.18.2.2", 2), Endpoint("198.18.3.3", 3)
@@ -80,7 +81,7 @@ class Bench:
         self,
         path: Endpoint | None = THERE,
         delay_s: float = 0.1,
-        negotiations: asyncio.Semaphore | None = None,
+        turns: Turns | None = None,
     ) -> None:
         peer = PeerTable().add(
             tunnel_key=bytes(32),
@@ -104,7 +105,7 @@ class Bench:
             make_agent=self._make_agent,
             own_candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
             changed=lambda peer: self.states.append(peer.state),
-            negotiations=negotiations or asyncio.Semaphore(2),
+            turns=turns or Turns(),
             ways_by_relay=self._ways,
             doubt=self.doubted.append,
             attempt_failed=lambda _, number: self.failed.append(number),
@@ -264,13 +265,30 @@ async def test_a_port_with_too_many_agents_is_tried_again_later() -> None:
 
 @scenario
 async def test_attempts_take_turns() -> None:
-    turns = asyncio.Semaphore(1)
-    first, second = Bench(path=None, negotiations=turns), Bench(negotiations=turns)
+    turns = Turns(at_once=1)
+    first, second, third = Bench(path=None, turns=turns), Bench(turns=turns), Bench(turns=turns)
+    for bench in (first, second, third):
+        bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(HOLD_S - 0.1)
+    assert first.agents and not second.agents and not third.agents
+    third.connector.wanted()
+    await asyncio.sleep(0.01)
+    assert third.agents and not second.agents, "who is waited for takes no turn"
+    await asyncio.sleep(0.2)
+    assert second.agents, "one that takes long does not keep the others waiting"
+    for bench in (first, second, third):
+        await bench.connector.close()
+
+
+@scenario
+async def test_a_peer_that_sends_checks_gets_its_turn() -> None:
+    turns = Turns(at_once=1)
+    first, second = Bench(path=None, turns=turns), Bench(turns=turns)
     for bench in (first, second):
         bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
-    await asyncio.sleep(module.ICE_DEADLINE_S - 1)
-    assert first.agents and not second.agents
-    await asyncio.sleep(2)
+    await asyncio.sleep(0.1)
+    second.connector.checked_by_peer()
+    await asyncio.sleep(0.01)
     assert second.agents
     for bench in (first, second):
         await bench.connector.close()
@@ -363,6 +381,7 @@ async def test_a_relay_is_used_where_a_direct_path_takes_its_time_and_given_up_f
     bench = Bench(delay_s=3.0)
     bench.ways = [BEYOND]
     bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    bench.connector.wanted()
     await asyncio.sleep(module.RELAY_AFTER_S + 0.1)
     assert bench.asked("knock") == [(BEYOND,)]
     bench.peer.endpoint = BEYOND  # the answer came by the relay
@@ -374,6 +393,38 @@ async def test_a_relay_is_used_where_a_direct_path_takes_its_time_and_given_up_f
     assert bench.peer.path == "direct" and bench.connector.known_endpoints == [THERE]
     await asyncio.sleep(60)
     assert len(bench.agents) == 1 and bench.asked("knock") == [(BEYOND,)]
+    await bench.connector.close()
+
+
+@scenario
+async def test_while_no_packet_waits_a_direct_path_may_take_longer() -> None:
+    bench = Bench(delay_s=2.0)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(2.1)
+    bench.connector.session_up()
+    assert bench.asked("knock") == [] and bench.peer.path == "direct"
+    slow = Bench(path=None)
+    slow.ways = [BEYOND]
+    slow.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(module.RELAY_UNWANTED_S - 0.1)
+    assert slow.asked("knock") == []
+    await asyncio.sleep(0.2)
+    assert slow.asked("knock") == [(BEYOND,)]
+    for each in (bench, slow):
+        await each.connector.close()
+
+
+@scenario
+async def test_a_packet_that_comes_later_has_the_relay_at_once() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1.5)
+    assert bench.asked("knock") == []
+    bench.connector.wanted()
+    await asyncio.sleep(0.01)
+    assert bench.asked("knock") == [(BEYOND,)]
     await bench.connector.close()
 
 

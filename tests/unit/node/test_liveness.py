@@ -106,6 +106,25 @@ async def test_traffic_counts_as_a_sign_of_life() -> None:
 
 
 @scenario
+async def test_who_is_late_itself_waits_for_answers_that_lie_unread() -> None:
+    path = Path()
+    loop = asyncio.get_running_loop()
+    path.liveness.watch(path.peer)
+    await asyncio.sleep(1)
+    pings_s = (module.PINGS - 1) * module.PING_GAP_S + module.LAST_WAIT_S
+    path.delay_s = pings_s + 1.3  # the engine, too, waits for a processor
+    path.liveness.doubt(path.peer)
+    await asyncio.sleep(pings_s - 0.3)
+    loop.jump(1.2)  # type: ignore[attr-defined]
+    await asyncio.sleep(1)
+    assert not path.lost
+    path.cut = True
+    path.liveness.doubt(path.peer)
+    await path.is_lost.wait()
+    await path.liveness.close()
+
+
+@scenario
 async def test_outstanding_pings_have_a_cap() -> None:
     path = Path()
     path.cut = True

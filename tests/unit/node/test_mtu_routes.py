@@ -9,7 +9,7 @@ from virtual_time import run
 
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.node.mtu_routes import MtuRoutes, Network
+from dhtvpn.node.mtu_routes import PAUSE_S, MtuRoutes, Network
 
 
 class Kernel:
@@ -46,7 +46,7 @@ class Kernel:
 
     async def follow(self) -> dict[str, int]:
         self.following.refresh()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2 * PAUSE_S)
         return {str(network): mtu for network, mtu in self.routes.items()}
 
 
@@ -118,3 +118,13 @@ async def test_a_kernel_that_refuses_is_no_disaster(kernel: Kernel) -> None:
     kernel.refuses = False
     kernel.one.mtu = 1340
     assert await kernel.follow() == {"10.7.0.1/32": 1340, "fd00::1/128": 1340}
+
+
+@scenario
+async def test_paths_that_come_up_together_make_few_changes(kernel: Kernel) -> None:
+    for step in range(60):
+        kernel.one.mtu = 1200 + step
+        kernel.following.refresh()
+        await asyncio.sleep(0.02)
+    assert (await kernel.follow())["10.7.0.1/32"] == 1259
+    assert kernel.calls <= 2 + 60 * 0.02 / PAUSE_S

@@ -225,3 +225,39 @@ def test_a_mesh_whose_delays_vary_costs_little_too() -> None:
         assert 1 < (nodes.octets - before) / seconds / len(nodes.links) <= 8
 
     play(nodes, story)
+
+
+def test_many_who_come_one_after_the_other_do_not_make_a_flood() -> None:
+    """One a second, and each reaches all the others."""
+    count = 24
+    nodes = Nodes(count, (0, 1))
+
+    async def story() -> None:
+        nodes.sent = 0
+        for own in range(2, count):
+            for far in range(own):
+                nodes.connect(own, far)
+                for one, other in ((own, far), (far, own)):
+                    nodes.hoods[one].introduce(nodes.peers[one, other])
+            await asyncio.sleep(1)
+        await asyncio.sleep(60)
+        pairs = count * (count - 1)
+        assert nodes.sent <= 8 * pairs
+        assert all(len(hood.told()) == count - 1 for hood in nodes.hoods)
+        assert all(len(links.round_trips_ms) == count - 1 for links in nodes.hoods[0].told())
+
+    play(nodes, story)
+
+
+def test_in_a_large_network_a_row_beside_the_crowd_is_known_later() -> None:
+    """Twelve that reach each other, and two more in a row: the last hears of all, and all of it."""
+    crowd = [(one, other) for one in range(12) for other in range(one)]
+    nodes = Nodes(14, *crowd, (0, 12), (12, 13))
+
+    async def story() -> None:
+        await asyncio.sleep(20)
+        assert nodes.ways(13, 12) == [] and nodes.ways(13, 0) == [[12]]
+        assert nodes.ways(13, 5) == [[12, 0]]
+        assert nodes.ways(5, 13)[0] == [0, 12]
+
+    play(nodes, story)

@@ -1,5 +1,6 @@
 """What is done with each peer when the network has changed or the machine has slept."""
 
+import asyncio
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
+        self.answering: set[str] = set()
         self.members = [
             self._member("four", PeerState.CONNECTED, V4),
             self._member("six", PeerState.CONNECTED, V6),
@@ -30,7 +32,7 @@ class Bench:
             interface="dv0",
             members=lambda: self.members,  # type: ignore[arg-type, return-value]
             tunnels=self._notes("initiate", "network_changed"),
-            liveness=self._notes("doubt", "network_changed"),
+            liveness=self._liveness(),
             lost=lambda peer: self._note("lost", peer.name),
             network_changed=lambda: self._note("port", None),
             surveying=SimpleNamespace(  # type: ignore[arg-type]
@@ -39,11 +41,18 @@ class Bench:
             dht=None,
             announce=lambda: self._note("announce", None),
             say=lambda *_: None,
-            in_background=lambda work: work.close(),
+            in_background=asyncio.run,  # type: ignore[arg-type]
         )
 
+    def _liveness(self) -> Any:
+        async def ping(peer: Any, deadline_s: float) -> float | None:
+            assert deadline_s < 1
+            return 20.0 if peer.name in self.answering else None
+
+        return SimpleNamespace(**vars(self._notes("doubt", "network_changed")), ping=ping)
+
     def _member(self, name: str, state: PeerState, endpoint: Endpoint | None) -> Any:
-        peer = SimpleNamespace(name=name, state=state, endpoint=endpoint)
+        peer = SimpleNamespace(name=name, number=hash(name), state=state, endpoint=endpoint)
         return SimpleNamespace(peer=peer, connector=SimpleNamespace(try_now=lambda: self._note("try", name)))
 
     def _notes(self, *names: str) -> Any:
@@ -87,6 +96,23 @@ def test_after_a_sleep_sessions_are_made_anew(known: bool) -> None:
     bench.recovery.woke(3600)
     assert bench.whom("initiate") == bench.whom("doubt") == ["four", "six", "beyond"]
     assert bench.whom("try") == ["beyond", "away"] and bench.whom("survey") == [True]
+
+
+@pytest.mark.parametrize("answering", [(), ("six",), ("four", "beyond")])
+def test_after_a_short_sleep_only_who_does_not_answer_is_bothered(answering: tuple[str, ...]) -> None:
+    bench = Bench()
+    bench.answering = set(answering)
+    bench.recovery.woke(6)
+    silent = [name for name in ("four", "six", "beyond") if name not in answering]
+    assert bench.whom("initiate") == silent and bench.whom("survey") == [True]
+    assert bench.whom("try") == [name for name in ("beyond", "away") if name not in answering]
+
+
+def test_a_short_sleep_that_nobody_has_noticed_changes_nothing() -> None:
+    bench = Bench()
+    bench.answering = {"four", "six", "beyond"}
+    bench.recovery.woke(6)
+    assert bench.done == [] and bench.recovery.changes == 1
 
 
 def test_a_silent_path_has_the_outside_asked() -> None:
