@@ -135,9 +135,11 @@ class Outbound:
             self._drops.count("dataplane", "probe_unsent")
             return
         before = peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source
+        blocks_wanted = peer.blocks_wanted  # on the path in use, which stays it
         self._peers.aim(peer, endpoint)
         self.send_plaintext(peer, plaintext, now)
         peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source = before
+        peer.blocks_wanted = blocks_wanted
 
     def forward_at_most(self, octets_per_s: int, now: float) -> None:
         """Send on relay frames of members, so many octets a second; 0: none."""
@@ -313,7 +315,7 @@ class Outbound:
         signal = self._queue.signal(now)
         if signal and mark:
             signal, mark = False, ecn.CE  # the other end carries it over to the packet
-        as_block = peer.blocks_wanted and peer.via is None and not signal
+        as_block = peer.blocks_wanted and not signal
         for run, stride in _runs(peer, session, place, (shape, size, segment), as_block=as_block):
             skipped = 0
             if signal and len(run) > stride:

@@ -72,9 +72,17 @@ class Transmitter:
     def send_run(self, peer: Peer, run: memoryview, stride: int, ecn: int) -> bool:
         """Send the datagrams in ``run``, each ``stride`` bytes long but the last, which may be shorter."""
         before = peer.tx_bytes
-        if peer.via is not None:
+        if peer.via is not None and (
+            peer.via.carrier is not None or not self._segments.get(peer.via.family) or len(run) <= stride
+        ):
             return self.send(peer, [run[at : at + stride] for at in range(0, len(run), stride)], ecn)
-        if self._segments.get(peer.family) or len(run) <= stride:
+        if peer.via is not None:
+            whole = stride + len(peer.header)
+            most = min(MAX_RUN_DATAGRAMS, MAX_RUN_BYTES // whole) * stride
+            for start in range(0, len(run), most):
+                part = _behind(peer.header, run[start : start + most], stride)
+                self._send_parts(peer, [part], whole, ecn)
+        elif self._segments.get(peer.family) or len(run) <= stride:
             self._send_parts(peer, [run], stride, ecn)
         else:
             self._one_by_one(peer, [run], stride, ecn)
@@ -212,6 +220,13 @@ class Transmitter:
 def _source(peer: Peer) -> list[Ancillary]:
     """What makes datagrams leave from a certain address; a relay takes them from any."""
     return peer.source if peer.via is None else []
+
+
+def _behind(header: bytes, run: memoryview, stride: int) -> bytes:
+    """The datagrams in ``run``, ``stride`` bytes long but for the last, each behind ``header``."""
+    parts: list[bytes | memoryview] = [header] * (2 * -(-len(run) // stride))
+    parts[1::2] = [run[at : at + stride] for at in range(0, len(run), stride)]
+    return b"".join(parts)
 
 
 def _outlet(peer: Peer) -> Peer | Via:
