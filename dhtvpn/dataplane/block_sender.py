@@ -15,8 +15,9 @@ MAX_SHAPES: Final = 16  # ours: pairs of chunk length and number whose slices ar
 
 
 class BlockSealer:
-    """Seals plaintexts, and returns datagrams side by side, all but the last ``stride`` bytes long; None where
-    they do not fit into one run, or the session is used up. ``message_type`` is that of data messages."""
+    """Seals plaintexts, and returns datagrams side by side, all but the last ``stride`` bytes long; None
+    where they do not fit into one run, or the session is used up. ``message_type`` is the one of data
+    messages."""
 
     def __init__(self) -> None:
         self._sealed = memoryview(bytearray(MAX_RUN_BYTES))
@@ -70,7 +71,7 @@ class BlockSender:
 
     def run(self, session: Session, message_type: int, size: int, segment: int, stride: int) -> bytes | None:
         """The datagrams of the super-packet of ``size`` bytes, as :class:`BlockSealer` gives them. None also
-        where it has more than MAX_SEGMENTS segments. The bytes in front of it and behind it are overwritten."""
+        where it has more than MAX_SEGMENTS segments. The bytes before and behind it are overwritten."""
         buffer, at = self._buffer, self._at
         start = at - SEGMENT_SIZE
         padded = -(-(SEGMENT_SIZE + size) // PADDING_UNIT) * PADDING_UNIT

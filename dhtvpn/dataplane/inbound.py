@@ -16,6 +16,7 @@ from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
 from dhtvpn.dataplane.peers import Peer, Peers, Via
+from dhtvpn.dataplane.relay_header import RelayHeader
 from dhtvpn.dataplane.sockets import RawAddress, received, waiting_bytes
 from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_receiver import TrainReceiver
@@ -108,6 +109,7 @@ class Inbound:
             buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
         )
         self._blocks = BlockReceiver(self._view, drops)
+        self._relay_header = RelayHeader(self._view)
         self._queue = StandingQueue()
         self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
@@ -188,16 +190,11 @@ class Inbound:
         if via is None:
             self._drops.count("dataplane", "relay_unknown")
             return
-        view, own, parts = self._view, self._peers.own_headers, []
-        for start in range(0, size, stride):
-            inner = start + DATA_HEADER
-            if bytes(view[start:inner]) in own:
-                parts.append(view[inner : min(start + stride, size)])
-            else:
-                self._drops.count("dataplane", "relay_not_for_us")
-        data = b"".join(parts)
+        data, others = self._relay_header.strip(size, stride, self._peers.own_headers)
+        if others:
+            self._drops.count("dataplane", "relay_not_for_us", others)
         if data:
-            view[: len(data)] = data
+            self._view[: len(data)] = data
             self._open_run(len(data), stride - DATA_HEADER, _Origin(0, source, via), mark, now)
 
     def _is_to_drop(self, buffer: bytes | bytearray, at: int) -> bool:

@@ -109,8 +109,8 @@ class Transmitter:
         ]
 
     def send_relayed(self, carrier: Peer, run: RelayRun, ecn: int) -> bool:
-        """Seal relay frames and send them inside the session with ``carrier``: together where it wants blocks,
-        one by one otherwise. Whether any of them left."""
+        """Seal relay frames and send them inside the session with ``carrier``: together where it wants
+        blocks, one by one otherwise. Whether any of them left."""
         session = carrier.transport.sending(self.now)
         if session is None:
             return False

@@ -52,6 +52,9 @@ RUN_HEADER: Final = _RUN.size + 1
 MAX_MESSAGES: Final = 64
 """Of a run: as many as the kernel sends at once."""
 
+LEAST_STRIDE: Final = 32
+"""Bytes of the shortest data message: so that a block of a few octets does not become many datagrams."""
+
 SERVICE_SIZE: Final = 2 + CLAIM_SIZE + TOKEN_SIZE
 """Bytes of a Register, the longest; no answer is longer than what it answers."""
 
@@ -218,7 +221,7 @@ def run_in(plaintext: memoryview) -> RelayRun:
         raise DecodeError("relay_hops")
     start = _RUN.size + header_size(plaintext[_RUN.size :])
     run = RelayRun(bytes(plaintext[_RUN.size : start]), plaintext[start:], stride)
-    if len(plaintext) <= start or not stride or run.count > MAX_MESSAGES:
+    if len(plaintext) <= start or stride < LEAST_STRIDE or run.count > MAX_MESSAGES:
         raise DecodeError("relay_length")
     return run
 
