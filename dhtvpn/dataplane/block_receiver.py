@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.drops import Drops
 from dhtvpn.errors import DecodeError
+from dhtvpn.mesh.relay_wire import RelayRun, run_in
 from dhtvpn.packet import virtio
 from dhtvpn.packet.block import MAX_CHUNKS, PLACE, SEGMENT, SEGMENT_SIZE, prepare, shape_of
 from dhtvpn.packet.transport import stated_length
@@ -129,6 +130,11 @@ class BlockReceiver:
         if overtaken:
             self._drops.count("dataplane", "block_incomplete", len(overtaken))
         return bool(overtaken)
+
+    def relayed(self, length: int) -> RelayRun | None:
+        """The relayed messages in the block that was opened, until the next one is; None where it holds a
+        super-packet. Raises DecodeError("relay_length", "relay_hops")."""
+        return None if SEGMENT.unpack_from(self._plain)[0] else run_in(self._plain[:length])
 
     def super_packet(
         self, length: int, is_to_drop: Callable[[bytearray, int], bool]

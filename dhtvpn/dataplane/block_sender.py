@@ -1,4 +1,5 @@
-"""Seals a super-packet as one block and cuts what comes out into a run of datagrams (packet.block)."""
+"""Seals a super-packet, or a run of relayed messages, as one block and cuts what comes out into a run of
+datagrams (packet.block)."""
 
 from typing import Final
 
@@ -13,36 +14,34 @@ CHUNK_AT: Final = HEADER_SIZE + PLACE.size
 MAX_SHAPES: Final = 16  # ours: pairs of chunk length and number whose slices are kept
 
 
-class BlockSender:
-    """Works on ``buffer``, in which super-packets begin at ``at``, with room for padding behind them."""
+class BlockSealer:
+    """Seals plaintexts, and returns datagrams side by side, all but the last ``stride`` bytes long; None
+    where they do not fit into one run, or the session is used up. ``message_type`` is the one of data
+    messages."""
 
-    def __init__(self, buffer: bytearray, at: int) -> None:
-        self._buffer, self._view, self._at = buffer, memoryview(buffer), at
+    def __init__(self) -> None:
         self._sealed = memoryview(bytearray(MAX_RUN_BYTES))
         self._parts: dict[tuple[int, int], list[bytes | memoryview]] = {}
 
-    def run(self, session: Session, message_type: int, size: int, segment: int, stride: int) -> bytes | None:
-        """The datagrams of the super-packet of ``size`` bytes, side by side, all but the last ``stride``
-        bytes long. ``message_type`` is that of data messages. The bytes in front of the packet and behind it
-        are overwritten. None where it does not fit into one run, has more than MAX_SEGMENTS segments, or the
-        session is used up."""
-        buffer, at = self._buffer, self._at
-        start, chunk = at - SEGMENT_SIZE, stride - CHUNK_AT
-        padded = -(-(SEGMENT_SIZE + size) // PADDING_UNIT) * PADDING_UNIT
-        length = padded + TAG_SIZE
-        count = -(-length // chunk)
-        fits = count <= MAX_CHUNKS and length + count * CHUNK_AT <= MAX_RUN_BYTES
-        if not fits or size > MAX_SEGMENTS * segment:
+    def fits(self, size: int, stride: int) -> bool:
+        """Whether a plaintext of ``size`` bytes goes into one run."""
+        length = size + TAG_SIZE
+        count = -(-length // (stride - CHUNK_AT))
+        return count <= MAX_CHUNKS and length + count * CHUNK_AT <= MAX_RUN_BYTES
+
+    def seal(
+        self, session: Session, message_type: int, plaintext: bytes | memoryview, stride: int
+    ) -> bytes | None:
+        """The block with this plaintext."""
+        if not self.fits(len(plaintext), stride):
             return None
         counter = session.reserve(1)
         if counter is None:
             return None
+        chunk, length = stride - CHUNK_AT, len(plaintext) + TAG_SIZE
+        count = -(-length // chunk)
         kind = message_type + BLOCK
         header = HEADER.pack(kind, session.remote_index, counter)
-        SEGMENT.pack_into(buffer, start, segment)
-        end = start + padded
-        buffer[at + size : end] = bytes(end - at - size)
-        plaintext = self._view[start:end]
         session.seal_into[kind](NONCE.pack(counter), plaintext, header, self._sealed[:length])
         parts = self._parts_for(chunk, count)
         parts[::3] = [header] * count
@@ -61,3 +60,24 @@ class BlockSender:
                 self._parts.clear()
             self._parts[key] = parts
         return parts
+
+
+class BlockSender:
+    """Works on ``buffer``, in which super-packets begin at ``at``, with room for padding behind them."""
+
+    def __init__(self, buffer: bytearray, at: int) -> None:
+        self._buffer, self._view, self._at = buffer, memoryview(buffer), at
+        self._sealer = BlockSealer()
+
+    def run(self, session: Session, message_type: int, size: int, segment: int, stride: int) -> bytes | None:
+        """The datagrams of the super-packet of ``size`` bytes, as :class:`BlockSealer` gives them. None also
+        where it has more than MAX_SEGMENTS segments. The bytes before and behind it are overwritten."""
+        buffer, at = self._buffer, self._at
+        start = at - SEGMENT_SIZE
+        padded = -(-(SEGMENT_SIZE + size) // PADDING_UNIT) * PADDING_UNIT
+        if size > MAX_SEGMENTS * segment or not self._sealer.fits(padded, stride):
+            return None
+        SEGMENT.pack_into(buffer, start, segment)
+        end = start + padded
+        buffer[at + size : end] = bytes(end - at - size)
+        return self._sealer.seal(session, message_type, self._view[start:end], stride)

@@ -5,7 +5,7 @@ that are its own and ours. Whatever fails is dropped and counted by reason.
 """
 
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.dataplane.device import Device
 from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
 from dhtvpn.dataplane.peers import Peer, Peers, Via
+from dhtvpn.dataplane.relay_header import RelayHeader
 from dhtvpn.dataplane.sockets import RawAddress, received, waiting_bytes
 from dhtvpn.dataplane.standing_queue import StandingQueue
 from dhtvpn.dataplane.train_receiver import TrainReceiver
@@ -23,13 +24,22 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
 from dhtvpn.mesh.frames import KIND_BLOCKS, Blocks, decode, encode
-from dhtvpn.mesh.relay_wire import DATA_HEADER, DATA_MARK, DATA_PREFIX, HANDSHAKE_MARK, next_id
+from dhtvpn.mesh.relay_wire import (
+    DATA_HEADER,
+    DATA_MARK,
+    DATA_PREFIX,
+    HANDSHAKE_MARK,
+    RelayRun,
+    header_size,
+    next_id,
+    runs_of,
+)
 from dhtvpn.packet import ecn, virtio
 from dhtvpn.packet.coalesce import Batch
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
-from dhtvpn.wireguard.constants import TYPE_BLOCK, TYPE_BLOCK_AES
-from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, receiver_index
+from dhtvpn.wireguard.constants import TAG_SIZE, TYPE_BLOCK, TYPE_BLOCK_AES
+from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, Session, receiver_index
 
 QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
@@ -78,13 +88,13 @@ class Inbound:
         peers: Peers,
         drops: Drops,
         emit: Callable[[Event], None],
-        forward: Callable[[Peer, list[bytes], int, float], None],
+        forward: Callable[[Peer, RelayRun, int, int, float], None],
         say: Callable[[Peer, bytes, float], None],
         came: Callable[[int, float], None],
     ) -> None:
         """``came`` is told how many octets a turn has brought, after ``forward`` of those that go there."""
         self._forward, self._came = forward, came
-        self._inner: list[tuple[Via, list[bytes], int]] = []
+        self._inner: list[tuple[Via, bytes, int, int]] = []
         self._nested = False
         self._device = device
         self._peers = peers
@@ -99,6 +109,7 @@ class Inbound:
             buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
         )
         self._blocks = BlockReceiver(self._view, drops)
+        self._relay_header = RelayHeader(self._view)
         self._queue = StandingQueue()
         self._joined = Batch()
         self._frame_tokens = float(FRAMES_BURST)
@@ -151,23 +162,10 @@ class Inbound:
         if self._inner:
             inner, self._inner = self._inner, []
             self._nested = True
-            for laid, length, via, inner_mark in self._lay_out(inner):
-                self._open_all(laid, length, _Origin(0, ("", 0), via), inner_mark, now)
+            for via, messages, stride_of_it, inner_mark in inner:
+                self._view[: len(messages)] = messages
+                self._open_all(len(messages), stride_of_it, _Origin(0, ("", 0), via), inner_mark, now)
             self._nested = False
-
-    def _lay_out(self, inner: list[tuple[Via, list[bytes], int]]) -> Iterator[tuple[int, int, Via, int]]:
-        """Put datagrams that members have relayed to us side by side, as recvmsg does."""
-        for via, frames, mark in inner:
-            at = 0
-            while at < len(frames):
-                length = len(frames[at])
-                end = at + 1
-                while end < len(frames) and len(frames[end - 1]) == length:
-                    end += 1
-                run = b"".join([frame[1:] for frame in frames[at:end]])
-                self._view[: len(run)] = run
-                yield len(run), length - 1, via, mark
-                at = end
 
     def _open_all(self, size: int, stride: int, origin: _Origin, mark: int, now: float) -> None:
         view, start = self._view, 0
@@ -192,16 +190,11 @@ class Inbound:
         if via is None:
             self._drops.count("dataplane", "relay_unknown")
             return
-        view, own, parts = self._view, self._peers.own_headers, []
-        for start in range(0, size, stride):
-            inner = start + DATA_HEADER
-            if bytes(view[start:inner]) in own:
-                parts.append(view[inner : min(start + stride, size)])
-            else:
-                self._drops.count("dataplane", "relay_not_for_us")
-        data = b"".join(parts)
+        data, others = self._relay_header.strip(size, stride, self._peers.own_headers)
+        if others:
+            self._drops.count("dataplane", "relay_not_for_us", others)
         if data:
-            view[: len(data)] = data
+            self._view[: len(data)] = data
             self._open_run(len(data), stride - DATA_HEADER, _Origin(0, source, via), mark, now)
 
     def _is_to_drop(self, buffer: bytes | bytearray, at: int) -> bool:
@@ -310,13 +303,21 @@ class Inbound:
                 self._block_lost(peer, came.now)
             if blocks.congested:
                 self._ecn = ecn.CE
-            self._deliver_block(peer, length)
+            self._deliver_block(peer, length, length + TAG_SIZE + head.chunks * CHUNK_AT)
         return end
 
-    def _deliver_block(self, peer: Peer, length: int) -> None:
-        """The block that was opened, ``length`` bytes of it."""
+    def _deliver_block(self, peer: Peer, length: int, came: int) -> None:
+        """The block that was opened, ``length`` bytes of it, from datagrams of ``came`` octets."""
         peer.received = True
         self._heard(peer)
+        try:
+            relayed = self._blocks.relayed(length)
+        except DecodeError as error:
+            self._drops.count("dataplane", error.reason)
+            return
+        if relayed is not None:
+            self._relay_run(peer, relayed, came, self._now)
+            return
         where = self._blocks.super_packet(length, self._is_to_drop)
         if where is None:
             self._drops.count("dataplane", "bad_segment")
@@ -363,7 +364,8 @@ class Inbound:
         """The relayed data messages of one session from ``start`` on, of which ``first`` is opened already:
         those with its header go on together. Returns where the messages end that are dealt with, and the
         plaintext of the one there where that is opened already."""
-        peer, view, batch = self._peer, self._view, [first]
+        peer, view, batch, header = self._peer, self._view, [first], header_size(first)
+        lead = first[: max(8, header)]
         prefix = bytes(view[start : start + 8])
         kind, index, _ = HEADER.unpack_from(prefix + bytes(8))
         session = peer.transport.receiving(index, now)
@@ -380,12 +382,14 @@ class Inbound:
                     self._drops.count("dataplane", "data_replay")
                 else:
                     peer.rx_bytes += end - at
-                    if plaintext[:8] != first[:8] or len(plaintext) > len(first):
+                    if not (plaintext.startswith(lead) and header < len(plaintext) <= len(first)):
                         self._relay_frames(peer, batch, now)
                         return self._other(plaintext, at, end)
                     batch.append(plaintext)
             at = end
         self._relay_frames(peer, batch, now)
+        if session is not None:
+            self._no_block_came(peer, session, now)
         return at, None
 
     def _other(self, plaintext: bytes, at: int, end: int) -> tuple[int, bytes | None]:
@@ -408,9 +412,13 @@ class Inbound:
         peer.rx_bytes += stop - end
         if self._strayed:
             peer.strayed_bytes += stop - end
-        if peer.blocks and peer.loss.received(session.replay, now):
-            self._say(peer, _BLOCKS_WANTED, now)
+        self._no_block_came(peer, session, now)
         return stop
+
+    def _no_block_came(self, peer: Peer, session: Session, now: float) -> None:
+        """Messages that might have come as a block have not."""
+        if peer.blocks and self._device.vnet_header and peer.loss.received(session.replay, now):
+            self._say(peer, _BLOCKS_WANTED, now)
 
     def _deliver(self, plaintext: bytes) -> None:
         """An authenticated plaintext that is no piece of a train: a packet for this machine, or a frame."""
@@ -450,17 +458,24 @@ class Inbound:
         except DecodeError as error:
             self._drops.count("dataplane", error.reason, len(frames))
             return
-        via = self._peers.via_of_carrier.get(peer.number)
-        if self._nested:
-            self._drops.count("dataplane", "relay_nested", len(frames))
-        elif onward is not None:
-            self._forward(peer, frames, self._ecn, now)
-        elif frames[0][0] == HANDSHAKE_MARK:
+        if frames[0][0] == HANDSHAKE_MARK and onward is None and not self._nested:
             self._control_frame(peer, frames[0], self._source, now)
-        elif via is None:
-            self._drops.count("dataplane", "relay_unknown", len(frames))
+            return
+        for run in runs_of(frames):
+            self._relay_run(peer, run, run.octets + OVERHEAD * run.count, now)
+
+    def _relay_run(self, peer: Peer, run: RelayRun, came: int, now: float) -> None:
+        """Relay frames of ``peer`` that came in datagrams of ``came`` octets."""
+        if self._nested:
+            self._drops.count("dataplane", "relay_nested", run.count)
+        elif run.onward is not None:
+            self._forward(peer, run, came, self._ecn, now)
         else:
-            self._inner.append((via, frames, self._ecn))
+            via = self._peers.via_of_carrier.get(peer.number)
+            if via is None:
+                self._drops.count("dataplane", "relay_unknown", run.count)
+            else:
+                self._inner.append((via, bytes(run.messages), run.stride, self._ecn))
 
     def _write_joined(self) -> None:
         """Hand over the super-packets that have been made of a batch."""

@@ -26,7 +26,7 @@ from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, SystemRefusedError
 from dhtvpn.mesh.bucket import Bucket
-from dhtvpn.mesh.relay_wire import ID_SIZE, one_step
+from dhtvpn.mesh.relay_wire import ID_SIZE, RelayRun
 from dhtvpn.packet import ecn, fragment, icmp, virtio
 from dhtvpn.packet.ip import addresses
 from dhtvpn.packet.segment import split
@@ -135,25 +135,27 @@ class Outbound:
             self._drops.count("dataplane", "probe_unsent")
             return
         before = peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source
+        blocks_wanted = peer.blocks_wanted  # on the path in use, which stays it
         self._peers.aim(peer, endpoint)
         self.send_plaintext(peer, plaintext, now)
         peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source = before
+        peer.blocks_wanted = blocks_wanted
 
     def forward_at_most(self, octets_per_s: int, now: float) -> None:
         """Send on relay frames of members, so many octets a second; 0: none."""
         self._forwarding = Bucket(octets_per_s, now) if octets_per_s else None
 
-    def forward(self, sender: Peer, frames: list[bytes], mark: int, now: float) -> None:
-        """Send on relay frames that ``sender`` has sent us, all with the same header and none longer than the
-        first: to a neighbour, inside our session with it."""
-        octets = sum(map(len, frames))
-        self.turns.own(-octets - OVERHEAD * len(frames), now)
-        peer = self._peers.by_relay_id.get(frames[0][1:8])
+    def forward(self, sender: Peer, run: RelayRun, came: int, mark: int, now: float) -> None:
+        """Send on relay frames that ``sender`` has sent us, in datagrams of ``came`` octets together: to a
+        neighbour, inside our session with it."""
+        self.turns.own(-came, now)
+        octets = run.octets
+        peer = self._peers.by_relay_id.get(run.onward or b"")
         if self._forwarding is None:
             reason = "relay_unwilling"
         elif peer is None or peer is sender or (peer.via is not None and peer.via.carrier is not None):
             reason = "relay_no_neighbour"
-        elif len(frames[0]) - ID_SIZE > peer.mtu:
+        elif len(run.header) - ID_SIZE + run.stride > peer.mtu:
             reason = "relay_too_big"  # so that a probe of the path MTU tells the truth
         elif not self.turns.allowed(octets, now):
             reason = "relay_own_first"
@@ -161,13 +163,13 @@ class Outbound:
             reason = "relay_rate"
         else:
             began = self._clock()
-            left = self._transmitter.send_frames(peer, one_step(frames), mark)
+            left = self._transmitter.send_relayed(peer, run.one_step(), mark)
             self.turns.worked(self._clock() - began)
             if left:
                 self._peers.active[peer.number] = peer
                 return
             reason = "relay_no_session"
-        self._drops.count("dataplane", reason, len(frames))
+        self._drops.count("dataplane", reason, run.count)
 
     def send_probe(self, peer: Peer, plaintext: bytes, now: float) -> None:
         """Seal a probe as long as it is and send it unfragmented; lost where there is no keypair."""
@@ -313,7 +315,7 @@ class Outbound:
         signal = self._queue.signal(now)
         if signal and mark:
             signal, mark = False, ecn.CE  # the other end carries it over to the packet
-        as_block = peer.blocks_wanted and peer.via is None and not signal
+        as_block = peer.blocks_wanted and not signal
         for run, stride in _runs(peer, session, place, (shape, size, segment), as_block=as_block):
             skipped = 0
             if signal and len(run) > stride:

@@ -10,8 +10,9 @@ belongs to the programs that use it, and TCP finds out how fast it may send.
 import errno
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from dhtvpn.dataplane.block_sender import BlockSealer
 from dhtvpn.dataplane.peers import Peer, Via
 from dhtvpn.dataplane.sockets import (
     DEFER,
@@ -26,6 +27,7 @@ from dhtvpn.dataplane.sockets import (
 )
 from dhtvpn.dataplane.unfragmented import unfragmented
 from dhtvpn.drops import Drops
+from dhtvpn.mesh.relay_wire import RelayRun
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, Session
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Transmitter:
         self.now = 0.0
         self._run = bytearray(MAX_RUN_BYTES)
         self._view = memoryview(self._run)
+        self._sealer = BlockSealer()
         self._peers = peers
         self._lanes: dict[int, list[socket.socket]] = {}
         for sock in sockets:
@@ -56,28 +59,39 @@ class Transmitter:
 
     def send(self, peer: Peer, datagrams: Sequence[bytes | memoryview], ecn: int) -> bool:
         """Send ``datagrams`` in order, equal neighbours together. Whether any of them left."""
+        if peer.via is not None and peer.via.carrier is not None:
+            left = False
+            for start, end in _runs(datagrams):
+                run = RelayRun(peer.header, b"".join(datagrams[start:end]), len(datagrams[start]))
+                left |= self._send_by_member(peer, peer.via.carrier, run, ecn)
+            return left
         if peer.via is not None:
             header = peer.header
-            relayed = [b"".join((header, datagram)) for datagram in datagrams]
-            if peer.via.carrier is not None:
-                return self._send_by_member(peer, peer.via.carrier, relayed, ecn)
-            datagrams = relayed
-        before, start, count = peer.tx_bytes, 0, len(datagrams)
-        while start < count:
-            end = _run_end(datagrams, start) if self._segments.get(_outlet(peer).family) else start + 1
-            self._send_parts(peer, datagrams[start:end], len(datagrams[start]), ecn)
-            start = end
+            datagrams = [b"".join((header, datagram)) for datagram in datagrams]
+        before = peer.tx_bytes
+        if self._segments.get(_outlet(peer).family):
+            for start, end in _runs(datagrams):
+                self._send_parts(peer, datagrams[start:end], len(datagrams[start]), ecn)
+        else:
+            for datagram in datagrams:
+                self._send_parts(peer, [datagram], len(datagram), ecn)
         return peer.tx_bytes != before
 
     def send_run(self, peer: Peer, run: memoryview, stride: int, ecn: int) -> bool:
         """Send the datagrams in ``run``, each ``stride`` bytes long but the last, which may be shorter."""
+        if peer.via is not None and peer.via.carrier is not None:
+            return self._send_by_member(peer, peer.via.carrier, RelayRun(peer.header, run, stride), ecn)
         before = peer.tx_bytes
-        if peer.via is not None:
+        if len(run) > stride and not self._segments.get(_outlet(peer).family):
             return self.send(peer, [run[at : at + stride] for at in range(0, len(run), stride)], ecn)
-        if self._segments.get(peer.family) or len(run) <= stride:
+        if peer.via is None:
             self._send_parts(peer, [run], stride, ecn)
-        else:
-            self._one_by_one(peer, [run], stride, ecn)
+            return peer.tx_bytes != before
+        whole = stride + len(peer.header)
+        most = min(MAX_RUN_DATAGRAMS, MAX_RUN_BYTES // whole) * stride
+        for start in range(0, len(run), most):
+            part = _behind(peer.header, run[start : start + most], stride)
+            self._send_parts(peer, [part], whole, ecn)
         return peer.tx_bytes != before
 
     def seal_frames(self, carrier: Peer, frames: Sequence[bytes]) -> list[bytes]:
@@ -94,25 +108,44 @@ class Transmitter:
             for counter, frame in enumerate(frames, first)
         ]
 
-    def send_frames(self, carrier: Peer, frames: Sequence[bytes], ecn: int) -> bool:
-        """Seal relay frames and send them inside the session with ``carrier``. Whether any of them left."""
+    def send_relayed(self, carrier: Peer, run: RelayRun, ecn: int) -> bool:
+        """Seal relay frames and send them inside the session with ``carrier``: together where it wants
+        blocks, one by one otherwise. Whether any of them left."""
         session = carrier.transport.sending(self.now)
         if session is None:
             return False
-        before, start = carrier.tx_bytes, 0
-        while start < len(frames):
-            end = start + 1
-            if carrier.via is None and self._segments.get(carrier.family):
-                end = _run_end(frames, start, OVERHEAD)
-            if end - start < LEAST_RUN:
-                self.send(carrier, self.seal_frames(carrier, frames[start:end]), ecn)
-            else:
-                self._send_sealed_run(carrier, session, frames[start:end], ecn)
-            start = end
+        before = carrier.tx_bytes
+        if run.count < LEAST_RUN or not carrier.blocks_wanted:
+            self._send_frames(carrier, session, run, ecn)
+        else:
+            self._send_block(carrier, session, run, ecn)
         if carrier.tx_bytes == before:
             return False
         carrier.sent = True
         return True
+
+    def _send_block(self, carrier: Peer, session: Session, run: RelayRun, ecn: int) -> None:
+        """What does not fit into one block goes in two."""
+        stride, kind = carrier.mtu + OVERHEAD, carrier.transport.message_type
+        block = self._sealer.seal(session, kind, run.plaintext(), stride)
+        if block is not None:
+            self.send_run(carrier, memoryview(block), stride, ecn)
+        elif run.count > LEAST_RUN:
+            for half in run.halves():
+                self._send_block(carrier, session, half, ecn)
+        else:
+            self._send_frames(carrier, session, run, ecn)
+
+    def _send_frames(self, carrier: Peer, session: Session, run: RelayRun, ecn: int) -> None:
+        frames, whole = run.frames, len(run.header) + run.stride + OVERHEAD
+        most = max(1, min(MAX_RUN_DATAGRAMS, MAX_RUN_BYTES // whole))
+        together = carrier.via is None and self._segments.get(carrier.family)
+        for start in range(0, len(frames), most):
+            part = frames[start : start + most]
+            if together and len(part) >= LEAST_RUN:
+                self._send_sealed_run(carrier, session, part, ecn)
+            else:
+                self.send(carrier, self.seal_frames(carrier, part), ecn)
 
     def _send_sealed_run(self, carrier: Peer, session: Session, frames: Sequence[bytes], ecn: int) -> None:
         """Frames of one length, the last maybe shorter: sealed side by side, and sent with one call."""
@@ -136,16 +169,16 @@ class Transmitter:
             return None
         return carrier
 
-    def _send_by_member(self, peer: Peer, number: int, frames: Sequence[bytes], ecn: int) -> bool:
-        """Send ``frames`` inside the session with the member that relays them."""
+    def _send_by_member(self, peer: Peer, number: int, run: RelayRun, ecn: int) -> bool:
+        """Send ``run`` inside the session with the member that relays it."""
         carrier = self._carrier(number)
         if carrier is None or not carrier.transport.ready(self.now):
-            self._drops.count("dataplane", "relay_no_session", len(frames))
+            self._drops.count("dataplane", "relay_no_session", run.count)
             return False
-        if not self.send_frames(carrier, frames, ecn):
-            return False
-        peer.tx_bytes += sum(map(len, frames)) + OVERHEAD * len(frames)
-        return True
+        before = carrier.tx_bytes
+        left = self.send_relayed(carrier, run, ecn)
+        peer.tx_bytes += carrier.tx_bytes - before
+        return left
 
     def send_unfragmented(self, peer: Peer, datagram: bytes) -> bool:
         """Send one datagram that no link may fragment. False where our own link does not take it whole."""
@@ -214,19 +247,28 @@ def _source(peer: Peer) -> list[Ancillary]:
     return peer.source if peer.via is None else []
 
 
+def _behind(header: bytes, run: memoryview, stride: int) -> bytes:
+    """The datagrams in ``run``, ``stride`` bytes long but for the last, each behind ``header``."""
+    parts: list[bytes | memoryview] = [header] * (2 * -(-len(run) // stride))
+    parts[1::2] = [run[at : at + stride] for at in range(0, len(run), stride)]
+    return b"".join(parts)
+
+
 def _outlet(peer: Peer) -> Peer | Via:
     """Where its datagrams leave to: the relay on the way, or the peer itself."""
     return peer if peer.via is None else peer.via
 
 
-def _run_end(datagrams: Sequence[bytes | memoryview], start: int, overhead: int = 0) -> int:
-    """Where the run ends that begins at ``start``: equal lengths, and one shorter datagram at its end. Each
-    grows by ``overhead`` bytes."""
-    size, count = len(datagrams[start]), len(datagrams)
-    limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // (size + overhead)))
-    end = start + 1
-    while end < limit and len(datagrams[end]) == size:
-        end += 1
-    if end < limit and len(datagrams[end]) < size:
-        end += 1
-    return end
+def _runs(datagrams: Sequence[bytes | memoryview]) -> Iterator[tuple[int, int]]:
+    """Where runs begin and end: equal lengths, and one shorter datagram at the end."""
+    start, count = 0, len(datagrams)
+    while start < count:
+        size = len(datagrams[start])
+        limit = min(count, start + MAX_RUN_DATAGRAMS, start + max(1, MAX_RUN_BYTES // size))
+        end = start + 1
+        while end < limit and len(datagrams[end]) == size:
+            end += 1
+        if end < limit and len(datagrams[end]) < size:
+            end += 1
+        yield start, end
+        start = end

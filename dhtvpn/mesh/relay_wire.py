@@ -10,6 +10,8 @@ the network secret, the epoch and a node key; whoever shows a volunteer the clai
     inside the session with a member
         2n | n ids (7 each) | data message
         3n | n ids (7 each) | own id (7) | handshake message
+    in a block of that session (docs/protocol/blocks.md)
+        0 (2) | stride (2) | 2n | n ids (7 each) | data messages side by side
 
 Inside a session the sender names every member on the way: the first id is where whoever receives the frame
 sends it next, and it takes that id away. A frame with no id left has arrived. So the ids can only become
@@ -19,7 +21,7 @@ fewer: no frame goes in a circle, and none makes more than MAX_IDS steps.
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dhtvpn.errors import DecodeError
@@ -43,6 +45,15 @@ MAX_IDS: Final = 3
 """Members that a relay frame names at most: so three relays are on the longest way, and then the receiver."""
 FRAME_HEADER: Final = 1 + MAX_IDS * ID_SIZE
 """Bytes before the datagram in the longest relay frame."""
+
+_RUN: Final = struct.Struct("<HH")
+"""In front of a run in a block: 0 where a super-packet has its segment size, and the stride."""
+RUN_HEADER: Final = _RUN.size + 1
+MAX_MESSAGES: Final = 64
+"""Of a run: as many as the kernel sends at once."""
+
+LEAST_STRIDE: Final = 32
+"""Bytes of the shortest data message: so that a block of a few octets does not become many datagrams."""
 
 SERVICE_SIZE: Final = 2 + CLAIM_SIZE + TOKEN_SIZE
 """Bytes of a Register, the longest; no answer is longer than what it answers."""
@@ -93,6 +104,52 @@ class Stranger:
     """Volunteer to whoever sent a datagram to be relayed: you are not registered; register first."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelayRun:
+    """Relay frames with one header."""
+
+    header: bytes
+    """The mark, and the ids of where they are still to go."""
+    messages: bytes | memoryview
+    """What they carry, side by side."""
+    stride: int
+    """Bytes of each message; the last may be shorter."""
+
+    @property
+    def count(self) -> int:
+        """How many frames these are."""
+        return -(-len(self.messages) // self.stride)
+
+    @property
+    def octets(self) -> int:
+        """Bytes of the frames one by one."""
+        return len(self.messages) + self.count * len(self.header)
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The frames one by one."""
+        header, messages, stride = self.header, self.messages, self.stride
+        return [b"".join((header, messages[at : at + stride])) for at in range(0, len(messages), stride)]
+
+    @property
+    def onward(self) -> bytes | None:
+        """The id of the member that they go to next; None: here."""
+        return self.header[1 : 1 + ID_SIZE] or None
+
+    def one_step(self) -> "RelayRun":
+        """As that member is to get them."""
+        return replace(self, header=bytes((self.header[0] - 1,)) + self.header[1 + ID_SIZE :])
+
+    def halves(self) -> tuple["RelayRun", "RelayRun"]:
+        """The same as two runs, of at least two frames."""
+        at = self.count // 2 * self.stride
+        return replace(self, messages=self.messages[:at]), replace(self, messages=self.messages[at:])
+
+    def plaintext(self) -> bytes:
+        """What a block with these frames, data messages, holds."""
+        return b"".join((_RUN.pack(0, self.stride), self.header, self.messages))
+
+
 Service = Register | Token | Registered | Refused | NotHere | Stranger
 
 
@@ -131,15 +188,42 @@ def next_id(frame: bytes) -> bytes | None:
     count = frame[0] & 0x0F
     if count > MAX_IDS:
         raise DecodeError("relay_hops")
-    if len(frame) <= 1 + count * ID_SIZE:
+    if len(frame) <= header_size(frame):
         raise DecodeError("relay_length")
     return frame[1:8] if count else None
 
 
-def one_step(frames: Sequence[bytes]) -> list[bytes]:
-    """Relay frames with one header that go on, as the next member is to get them."""
-    mark = bytes((frames[0][0] - 1,))
-    return [mark + frame[8:] for frame in frames]
+def header_size(frame: bytes | memoryview) -> int:
+    """Bytes of a relay frame, not empty, before what it carries."""
+    return 1 + (frame[0] & 0x0F) * ID_SIZE
+
+
+def runs_of(frames: Sequence[bytes]) -> list[RelayRun]:
+    """Relay frames that have the header of the first, in runs, in order."""
+    size, runs, start = header_size(frames[0]), [], 0
+    while start < len(frames):
+        length, end = len(frames[start]), start + 1
+        while end < len(frames) and len(frames[end - 1]) == length >= len(frames[end]):
+            end += 1
+        messages = b"".join([frame[size:] for frame in frames[start:end]])
+        runs.append(RelayRun(frames[start][:size], messages, length - size))
+        start = end
+    return runs
+
+
+def run_in(plaintext: memoryview) -> RelayRun:
+    """What a block of relayed messages holds: a run of data messages. Raises DecodeError("relay_length",
+    "relay_hops")."""
+    if len(plaintext) <= RUN_HEADER:
+        raise DecodeError("relay_length")
+    stride, mark = _RUN.unpack_from(plaintext)[1], plaintext[_RUN.size]
+    if mark & 0x0F > MAX_IDS or mark & 0xF0 != DATA_MARK:
+        raise DecodeError("relay_hops")
+    start = _RUN.size + header_size(plaintext[_RUN.size :])
+    run = RelayRun(bytes(plaintext[_RUN.size : start]), plaintext[start:], stride)
+    if len(plaintext) <= start or stride < LEAST_STRIDE or run.count > MAX_MESSAGES:
+        raise DecodeError("relay_length")
+    return run
 
 
 def arrived_handshake(frame: bytes) -> tuple[bytes, bytes]:

@@ -133,7 +133,7 @@ class UdpPort:
 
     @property
     def kernel_demux(self) -> bool:
-        """The kernel delivers types 4 and 5 to the engine's sockets."""
+        """The kernel delivers types 4 to 7 to the engine's sockets."""
         return self._sockets.kernel_demux
 
     def filter_in_kernel(self, index_tag: int | None, *, relaying: bool = False) -> None:
@@ -215,7 +215,7 @@ class UdpPort:
         self._handlers[Kind.RELAY_SERVICE] = handler
 
     def on_data(self, handler: DatagramHandler) -> None:
-        """Who gets data messages, types 4 and 5, relayed or not, that reach the control socket: all of them
+        """Who gets data messages, types 4 to 7, relayed or not, that reach the control socket: all of them
         without :attr:`kernel_demux`, none with it."""
         self._handlers[Kind.TUNNEL_DATA] = handler
 

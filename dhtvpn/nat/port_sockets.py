@@ -142,7 +142,7 @@ def _bind_alone(family: int, host: str, port: int) -> socket.socket | None:
 
 
 def _add_engine_sockets(sockets: PortSockets, hosts: dict[int, str]) -> None:
-    """Put a second socket behind each control socket and steer types 4 and 5 to it."""
+    """Put a second socket behind each control socket and steer types 4 to 7 to it."""
     try:
         for family, control in sockets.control.items():
             # The exclusive bind is done; from here on the engine's socket may join. The kernel makes the

@@ -53,7 +53,8 @@ class RelayService:
     ) -> None:
         self.table = table
         self._port, self._drops, self._clock = port, drops, clock
-        self._view = memoryview(bytearray(_BUFFER))
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
         self._sockets = {6 if sock.family == socket.AF_INET6 else 4: sock for sock in _first(port)}
         self._notices, self._notices_at = float(NOTICES_PER_S), clock()
         port.on_relay_service(self.service_datagram)
@@ -117,23 +118,23 @@ class RelayService:
                 if level == _SOL_UDP and kind == _UDP_GRO:
                     stride = int.from_bytes(value[:4], sys.byteorder) or size
             if stride > DATA_HEADER:
-                self._relay(self._view[:size], stride, Endpoint.from_socket(address), now)
+                self._relay(self._buffer, size, stride, Endpoint.from_socket(address), now)
 
     def _data_datagram(self, data: bytes, source: Endpoint) -> None:
         if len(data) > DATA_HEADER:
-            self._relay(memoryview(data), len(data), source, self._clock())
+            self._relay(data, len(data), len(data), source, self._clock())
 
-    def _relay(self, run: memoryview, stride: int, source: Endpoint, now: float) -> None:
-        """Send on a run of datagrams of ``stride`` bytes each, the last maybe shorter: parts of it, where
-        it is for several members."""
-        size, start = len(run), 0
+    def _relay(self, buffer: bytes | bytearray, size: int, stride: int, source: Endpoint, now: float) -> None:
+        """Send on a run of datagrams, the first ``size`` bytes of ``buffer``, of ``stride`` bytes each, the
+        last maybe shorter: parts of it, where it is for several members."""
+        run, start, startswith = memoryview(buffer)[:size], 0, buffer.startswith
         while start < size:
-            header, end = run[start : start + DATA_HEADER], start + stride
-            while end < size and run[end : end + DATA_HEADER] == header:
+            header, end = bytes(run[start : start + DATA_HEADER]), start + stride
+            while end < size and startswith(header, end, size):
                 end += stride
             end = min(end, size)
             part = run[start:end]
-            identity = bytes(header[1:])
+            identity = header[1:]
             count = -(-len(part) // stride)
             if len(identity) == ID_SIZE:
                 destination = self._destination(identity, source, len(part), count, now)

@@ -29,7 +29,8 @@ class _Watched:
 
 class PathProbes:
     """``send_frame`` sends a frame as it is, ``send_probe`` a plaintext unfragmented; ``set_mtu`` is told of
-    each change, None where nothing is known."""
+    each change, None where nothing is known. What is to be used then depends on the path: so it is told of
+    each new path, too."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class PathProbes:
         if watched is None:
             machine = PathMtu(_overhead(peer.endpoint), self._random_bytes, self._now())
             self._watched[peer.number] = _Watched(peer, peer.endpoint.host, machine)
+            self._set_mtu(peer, machine.mtu)
         elif watched.host != peer.endpoint.host:
             watched.host = peer.endpoint.host
             self._restart(watched, peer.endpoint)
@@ -112,7 +114,7 @@ class PathProbes:
 
     def _restart(self, watched: _Watched, endpoint: Endpoint) -> None:
         watched.machine.restart(_overhead(endpoint), self._now())
-        self._after(watched)
+        self._set_mtu(watched.peer, watched.machine.mtu)
 
     def _after(self, watched: _Watched) -> None:
         mtu = watched.machine.mtu

@@ -10,7 +10,8 @@ A datagram of a block is
     20            the chunk: all but the last of a block are equally long
 
 Numbers here are little-endian, as in all headers of the tunnel. The chunks one after the other are the sealed
-plaintext: the segment size (2 bytes), the packet, and padding.
+plaintext: the segment size (2 bytes), the packet, and padding. Where the segment size is 0 there is a run of
+relayed messages instead (mesh.relay_wire).
 """
 
 from struct import Struct

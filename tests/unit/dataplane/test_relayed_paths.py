@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from engines_in_memory import Pair, Side, ipv4
+from relays_in_memory import BEYOND, ID_A, ID_B, RELAY, VIA, know_relay
 from super_packets import from_device, packets_of, tcp
 
 from dhtvpn.dataplane.messages import (
@@ -16,24 +17,10 @@ from dhtvpn.dataplane.messages import (
     SendProbe,
     SendTo,
     SetEndpoint,
-    SetOwnRelayIds,
-    SetRelayIds,
     SetVia,
 )
-from dhtvpn.endpoint import Endpoint
-from dhtvpn.mesh.relayed import relayed
 
-RELAY = Endpoint("198.51.100.9", 4690)
-ID_A, ID_B = b"aaaaaaa", b"bbbbbbb"
-VIA = 3
-BEYOND = relayed(VIA, 1)
 SECRET = b"nobody on the way may read this"
-
-
-def know_relay(side: Side, own: bytes, other: bytes) -> None:
-    side.engine.handle_command(SetVia(VIA, RELAY, None), 0.0)
-    side.engine.handle_command(SetOwnRelayIds((b"ccccccc", own)), 0.0)
-    side.engine.handle_command(SetRelayIds(1, (other,)), 0.0)
 
 
 def relayed_pair(*, trains: bool = False) -> Pair:

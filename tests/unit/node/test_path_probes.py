@@ -12,6 +12,7 @@ from virtual_time import run
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.mesh.relayed import relayed
 from dhtvpn.node.path_probes import ROUND_GAP_S, PathProbes
 
 RTT_S = 0.02
@@ -81,7 +82,7 @@ def test_a_path_is_measured_in_a_moment() -> None:
         (peer,) = paths.peers
         paths.probes.watch(peer)
         await asyncio.sleep(0.3)
-        assert paths.mtus == [(peer, 1440)]
+        assert paths.mtus == [(peer, None), (peer, 1440)]
 
     with_paths(test)
 
@@ -115,13 +116,28 @@ def test_only_another_host_is_another_path() -> None:
         peer.endpoint = Endpoint("192.0.2.1", 9)  # a NAT has chosen another port
         paths.probes.endpoint_moved(peer)
         await asyncio.sleep(0.3)
-        assert paths.mtus == [(peer, 1440)]
+        assert paths.mtus == [(peer, None), (peer, 1440)]
         peer.endpoint, paths.takes, paths.own_link = Endpoint("2001:db8::1", 9), 1420, 1420
         paths.probes.endpoint_moved(peer)
         await asyncio.sleep(0.3)
-        assert paths.mtus == [(peer, 1440), (peer, None), (peer, 1420)]
+        assert paths.mtus == [(peer, None), (peer, 1440), (peer, None), (peer, 1420)]
 
     with_paths(test)
+
+
+def test_every_new_path_begins_with_what_is_safe_there() -> None:
+    """Also where nothing was known of the one before: a relayed path takes less than a direct one."""
+
+    async def scenario(paths: Paths) -> None:
+        (peer,) = paths.peers
+        paths.takes = 0
+        paths.probes.watch(peer)
+        assert paths.mtus == [(peer, None)]
+        peer.endpoint = relayed(1, peer.number)
+        paths.probes.endpoint_moved(peer)
+        assert paths.mtus == [(peer, None)] * 2
+
+    with_paths(scenario)
 
 
 def test_a_path_that_is_gone_is_forgotten() -> None:
@@ -137,7 +153,7 @@ def test_a_path_that_is_gone_is_forgotten() -> None:
         paths.probes.packets_moved(peer)
         paths.probes.peer_restarted(peer)
         paths.probes.endpoint_moved(peer)
-        assert paths.mtus == [(peer, 1440), (peer, None)] and len(paths.sent) == count
+        assert paths.mtus == [(peer, None), (peer, 1440), (peer, None)] and len(paths.sent) == count
 
     with_paths(test)
 
