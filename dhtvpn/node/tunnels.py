@@ -345,6 +345,7 @@ class Tunnels:
         match event:
             case wg.KeypairReady():
                 self._engine.install_keypair(peer.number, event.keypair)
+                self._settle_endpoint(peer)
                 if event.keypair.initiator:
                     self._listener.session_up(peer)
             case wg.SendKeepalive():
@@ -357,6 +358,13 @@ class Tunnels:
                 log.info("peer %s: no answer to our handshakes", peer.id)
             case _:
                 assert_never(event)
+
+    def _settle_endpoint(self, peer: Peer) -> None:
+        """What comes from where a knock went first is no news to the core: a session that has come about there
+        is aimed there now. Without that its first frames, the Hello among them, would go nowhere."""
+        endpoint = self._device.peer(peer.tunnel_key).endpoint
+        if endpoint is not None and endpoint != peer.endpoint:
+            self._endpoint_learned(peer, endpoint)
 
     def _endpoint_learned(self, peer: Peer, endpoint: Endpoint) -> None:
         """The peer has sent a handshake message from ``endpoint``, and was answered there. A path in use is
