@@ -360,8 +360,8 @@ class Tunnels:
                 assert_never(event)
 
     def _settle_endpoint(self, peer: Peer) -> None:
-        """What comes from where a knock went first is no news to the core: a session that has come about there
-        is aimed there now. Without that its first frames, the Hello among them, would go nowhere."""
+        """What comes from where a knock went first is no news to the core: aim a session that has come about
+        there now. Without that its first frames, the Hello among them, would go nowhere."""
         endpoint = self._device.peer(peer.tunnel_key).endpoint
         if endpoint is not None and endpoint != peer.endpoint:
             self._endpoint_learned(peer, endpoint)

@@ -80,7 +80,7 @@ class Listener:
 
 
 class End:
-    """One of two that know each other; what it sends arrives at the other as from the endpoint it was sent to."""
+    """One of two that know each other. What it sends arrives as if from the endpoint it was sent to."""
 
     def __init__(self, private_key: bytes, other: bytes) -> None:
         table = PeerTable()
