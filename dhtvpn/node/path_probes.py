@@ -122,8 +122,8 @@ class PathProbes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._watched:
-            due = min(watched.machine.next_timeout() for watched in self._watched.values())
+        due = min((each.machine.next_timeout() for each in self._watched.values()), default=float("inf"))
+        if due < float("inf"):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(due, self._next_round_at), self._fire)
 
