@@ -38,6 +38,8 @@ FIRST_ANSWER_S: Final = 0.25
 LONGEST_ANSWER_S: Final = 1.0
 ATTEMPTS: Final = 5
 """Each waits twice as long as the one before, up to the longest: 3.75 s in all."""
+OTHERS_S: Final = 35.0
+"""The claims of other epochs are shown at every other renewal: no NAT has to be kept awake for them."""
 GUEST_S: Final = 180.0
 """How long a registration is renewed that nobody has asked for again."""
 UNWILLING_S: Final = 600.0
@@ -61,6 +63,8 @@ class _Volunteer:
         self.expires = 0.0
         self.asked_at = float("-inf")
         self.renew_at = 0.0
+        self.others_at = 0.0
+        """When the claims of other epochs are due again."""
         self.wanted_until = 0.0
         self.refused = False
         self.answered = asyncio.Event()
@@ -130,7 +134,7 @@ class RelayClient:
         """Volunteers may know us at an address that is ours no more, and others may be within reach."""
         self._unwilling.clear()
         for volunteer in self._volunteers.values():
-            volunteer.renew_at = 0.0
+            volunteer.renew_at = volunteer.others_at = 0.0
         self._renew()
 
     def datagram_received(self, data: bytes, source: Endpoint) -> None:
@@ -160,7 +164,7 @@ class RelayClient:
                 self._not_here(source, message.relay_id)
             case Stranger():  # it has forgotten us, or we come from another address than before
                 if _now() - volunteer.asked_at >= STRANGER_S:
-                    volunteer.renew_at = 0.0
+                    volunteer.renew_at = volunteer.others_at = 0.0
                     self._renew()
             case Register():
                 self._drops.count("relay", "unasked")
@@ -181,19 +185,23 @@ class RelayClient:
         volunteer.asked_at = _now()
         volunteer.renew_at = volunteer.asked_at + RENEW_S
         volunteer.refused = False
+        others = volunteer.asked_at >= volunteer.others_at
         before, timeout_s, attempts = volunteer.expires, FIRST_ANSWER_S, ATTEMPTS + 1
         while attempts:
             attempts -= 1
             volunteer.answered.clear()
             claims, token = self._claims(), volunteer.token
-            for claim in claims if token != NO_TOKEN else claims[:1]:
+            for claim in claims if others and token != NO_TOKEN else claims[:1]:
                 self._send(encode_service(Register(claim, token)), volunteer.endpoint)
             if not await happens(volunteer.answered, timeout_s):
                 timeout_s = min(2 * timeout_s, LONGEST_ANSWER_S)
                 continue
             if volunteer.refused:
                 break
+            others = others or volunteer.token != token  # it may have been started anew, and know none
             if volunteer.token == token and volunteer.expires > max(before, _now()):
+                if others:
+                    volunteer.others_at = volunteer.asked_at + OTHERS_S
                 return True
         if volunteer.refused or volunteer.expires <= _now() or self._answered_at > volunteer.asked_at:
             self._give_up(volunteer)

@@ -107,6 +107,23 @@ def test_registrations_are_renewed_and_last() -> None:
     run(scenario())
 
 
+def test_claims_of_other_epochs_are_shown_at_every_other_renewal_and_to_one_that_has_forgotten() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, seconds=600)
+        shown = [message.claim for _, message in world.asked if message.token == TOKEN]
+        present, other = (shown.count(claim) for claim in CLAIMS)
+        assert present >= 600 / module.RENEW_S - 2 and abs(other - present / 2) <= 1
+        while world.asked[-1][1].claim == CLAIMS[1]:  # until one that shows the present one's alone
+            await asyncio.sleep(module.RENEW_S)
+        world.token, world.asked = b"tokenTOK", []
+        await asyncio.sleep(module.RENEW_S + 1)
+        assert {message.claim for _, message in world.asked if message.token == world.token} == set(CLAIMS)
+        await end(task)
+
+    run(scenario())
+
+
 def test_who_does_not_answer_is_not_asked_again_for_long() -> None:
     async def scenario() -> None:
         world = World(TWO)
