@@ -51,8 +51,8 @@ GRANULARITY: Final = 8
 MAX_PROBES: Final = 3
 """Rounds until a verdict: RFC 8899 section 5.1.2."""
 RAISE_TIMER_S: Final = 600.0
-"""Until larger sizes are tried again: PMTU_RAISE_TIMER, RFC 8899 section 5.1.1. On a path that nothing went out
-on meanwhile that waits for the next packets: a search costs thousands of octets."""
+"""Until larger sizes are tried again: PMTU_RAISE_TIMER, RFC 8899 section 5.1.1. On a path that nothing
+went out on meanwhile that waits for the next packets: a search costs thousands of octets."""
 CONFIRM_S: Final = 2.0
 """Ours. The size in use is confirmed this often while packets go out. A black hole lasts this long, and
 the rounds of the verdict."""

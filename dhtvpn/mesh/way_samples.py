@@ -34,6 +34,11 @@ class WaySamples:
         return sum(each is None for each in self._round_trips_ms) / count if count else 0.0
 
     @property
+    def lost_last(self) -> bool:
+        """Whether the newest ping was not answered."""
+        return bool(self._round_trips_ms) and self._round_trips_ms[-1] is None
+
+    @property
     def judged(self) -> bool:
         """Whether there were enough."""
         return len(self._round_trips_ms) >= ENOUGH
@@ -46,6 +51,11 @@ class WaySamples:
             return float("inf")
         mean_ms = sum(answered) / len(answered)
         return mean_ms + LOSS_WEIGHT * self.loss * max(mean_ms, LEAST_LOSS_MS) + self.penalty_ms
+
+
+def is_as_good(other: WaySamples, present: WaySamples) -> bool:
+    """Whether to follow the peer from the ``present`` way to the ``other``: both are pinged the same."""
+    return other.judged and other.score < float("inf") and not is_better(present, other)
 
 
 def is_better(other: WaySamples, present: WaySamples) -> bool:

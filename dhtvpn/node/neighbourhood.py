@@ -63,8 +63,8 @@ class Neighbourhood:
                 self._tell(now)
 
     def introduce(self, peer: Peer) -> None:
-        """A direct path to ``peer`` is up: tell it what we know, once. What it has told holds again: it may not
-        have noticed that we were gone, and would not repeat it for minutes."""
+        """A direct path to ``peer`` is up: tell it what we know, once. What it has told holds again: it may
+        not have noticed that we were gone, and would not repeat it for minutes."""
         links = self._aside.pop(peer.number, None)
         if links is not None:
             self._states.offer(links, asyncio.get_running_loop().time())

@@ -130,13 +130,8 @@ class Node:
         self.relaying = self._make_relaying()
         self.reporter = Reporter(events=events, relays=self.relaying, port=port, drops=drops)
         self.liveness = self._make_liveness()
-        self.paths = PathChanges(
-            tunnels=self.tunnels,
-            liveness=self.liveness,
-            relaying=self.relaying,
-            moved=self._path_moved,
-            because=self.reporter.history.because,
-        )
+        self.paths = self._make_paths()
+        self.relay_watch = self._make_relay_watch()
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -223,6 +218,16 @@ class Node:
             lost=self._path_lost,
         )
 
+    def _make_paths(self) -> PathChanges:
+        return PathChanges(
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            moved=self._path_moved,
+            because=self.reporter.history.because,
+            peer_left=self._peer_left_path,
+        )
+
     def _make_signals(self) -> Signals:
         return Signals(
             session_nonce=self._session_nonce,
@@ -239,6 +244,7 @@ class Node:
             liveness=self.liveness,
             relaying=self.relaying,
             move=self.paths.move_to_better,
+            follow=self.paths.follow,
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
@@ -352,7 +358,7 @@ class Node:
             self._save_loop(),
             self._expire_stock_loop(),
             self.relaying.run(self._relay_candidates),
-            self._make_relay_watch().run(),
+            self.relay_watch.run(),
             self.reporter.run(),
         ]
         if self.port_mapper is not None:
@@ -392,6 +398,7 @@ class Node:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.on_demand.close()
         await self.paths.close()
+        await self.relay_watch.close()
         await self.liveness.close()
         self.path_probes.close()
         await self._mtu_routes.close()
@@ -662,6 +669,9 @@ class Node:
             member.connector.session_up()
             self.relaying.neighbourhood.introduce(peer)
             self._peer_changed(peer)
+
+    def _peer_left_path(self, peer: Peer, way: Endpoint) -> None:
+        self.relay_watch.peer_left(peer, way)
 
     def _carrier_lost(self, peer: Peer) -> None:
         self.relaying.neighbourhood.gone(peer)

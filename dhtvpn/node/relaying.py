@@ -94,6 +94,7 @@ class Relaying:
     def use(self, tunnels: Tunnels) -> None:
         """Whose engine is told of relays."""
         self._tunnels = tunnels
+        tunnels.way_heard = self.way_heard
         self._follow_epoch()
 
     async def run(self, candidates: Callable[[], Sequence[Endpoint]]) -> None:
@@ -179,6 +180,25 @@ class Relaying:
         if carrier is None or not self.neighbourhood.denies(carrier, peer):
             return None
         return next((other for other in self.ways_now(peer) if other != peer.endpoint), None)
+
+    def way_heard(self, peer: Peer, heard_at: Endpoint) -> Endpoint:
+        """The way from here by which to answer what came of ``peer`` by ``heard_at``. Of members only the
+        last one is known then: of the ways that begin with it the one in use, or the best. Where there is
+        none, the way back is the one in use."""
+        heard = self._way_of(heard_at)
+        if not isinstance(heard, MemberWay):
+            return heard_at
+        if peer.endpoint is not None and self._first_of(peer.endpoint) == heard.carrier:
+            return peer.endpoint
+        for way in self._by_members(peer):
+            if self._first_of(way) == heard.carrier:
+                return way
+        return peer.endpoint if peer.relayed and peer.endpoint is not None else heard_at
+
+    def _first_of(self, endpoint: Endpoint) -> int | None:
+        """The number of the first member on a way through members."""
+        way = self._way_of(endpoint)
+        return way.carrier if isinstance(way, MemberWay) else None
 
     def volunteer_of(self, endpoint: Endpoint | None) -> Endpoint | None:
         """The volunteer that the way ``endpoint`` leads through; None where it is none."""

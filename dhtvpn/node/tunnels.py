@@ -78,6 +78,8 @@ class Tunnels:
         self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
         self._forwarded = 0
         self._own_relay_ids: tuple[bytes, ...] = ()
+        self.way_heard: Callable[[Peer, Endpoint], Endpoint] = lambda _, endpoint: endpoint
+        """The path from here that stands for the one that a frame of a peer came by."""
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
         """Let ``peer`` make sessions. ``timestamp`` is the greatest TAI64N stamp seen of it before."""
@@ -193,17 +195,11 @@ class Tunnels:
         self._engine.send(peer.number, frames.encode(frame))
 
     def answer_frame(self, peer: Peer, frame: frames.Frame) -> None:
-        """Send ``frame`` by the path that the peer's newest one came by. Where members brought it, the way
-        back through them is ours to choose."""
-        heard_at = peer.heard_at
-        if heard_at is None or heard_at == peer.endpoint or (self._by_members(heard_at) and peer.relayed):
+        """Send ``frame`` by the path that the peer's newest one came by."""
+        if peer.heard_at is None or peer.heard_at == peer.endpoint:
             self.send_frame(peer, frame)
         else:
-            self.send_frame_to(peer, heard_at, frame)
-
-    def _by_members(self, endpoint: Endpoint) -> bool:
-        place = place_of(endpoint)
-        return place is not None and self._vias.get(place.via, (None, None, ()))[1] is not None
+            self.send_frame_to(peer, peer.heard_at, frame)
 
     def send_frame_to(self, peer: Peer, endpoint: Endpoint, frame: frames.Frame) -> None:
         """Send ``frame`` to ``endpoint``, wherever everything else goes."""
@@ -261,7 +257,7 @@ class Tunnels:
             case engine_events.ProbeRefused():
                 self._listener.probe_refused(peer, event.size)
             case engine_events.ControlFrame():
-                peer.heard_at = event.source
+                peer.heard_at = self.way_heard(peer, event.source)
                 self._frame_received(peer, event.plaintext)
             case _:
                 assert_never(event)

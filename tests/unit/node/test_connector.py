@@ -495,7 +495,9 @@ async def test_attempts_of_a_relayed_peer_become_brief_until_there_is_news() -> 
     await asyncio.sleep(200)
     deadlines = [agent.deadline_s for agent in bench.agents]
     full = deadlines.index(module.LOOK_S)
-    assert module.FULL_ATTEMPTS <= full <= module.FULL_ATTEMPTS + 1, "the record was news in the first of them"
+    assert module.FULL_ATTEMPTS <= full <= module.FULL_ATTEMPTS + 1, (
+        "the record was news in the first of them"
+    )
     assert set(deadlines[:full]) == {module.ICE_DEADLINE_S} and set(deadlines[full:]) == {module.LOOK_S}
     bench.connector.candidates_told(CANDIDATES)
     await asyncio.sleep(module.LOOK_S + module.FIRST_PAUSE_S)
