@@ -130,8 +130,7 @@ class Node:
         self.relaying = self._make_relaying()
         self.reporter = Reporter(events=events, relays=self.relaying, port=port, drops=drops)
         self.liveness = self._make_liveness()
-        self.paths = self._make_paths()
-        self.relay_watch = self._make_relay_watch()
+        self.paths, self.relay_watch = self._make_paths()
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -218,8 +217,8 @@ class Node:
             lost=self._path_lost,
         )
 
-    def _make_paths(self) -> PathChanges:
-        return PathChanges(
+    def _make_paths(self) -> tuple[PathChanges, RelayWatch]:
+        paths = PathChanges(
             tunnels=self.tunnels,
             liveness=self.liveness,
             relaying=self.relaying,
@@ -227,6 +226,14 @@ class Node:
             because=self.reporter.history.because,
             peer_left=self._peer_left_path,
         )
+        watch = RelayWatch(
+            table=self.table,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            move=paths.move_to_better,
+            follow=paths.follow,
+        )
+        return paths, watch
 
     def _make_signals(self) -> Signals:
         return Signals(
@@ -236,15 +243,6 @@ class Node:
             candidates=self.surroundings.candidates,
             homes=lambda: self.relaying.client.homes,
             paths=self.paths,
-        )
-
-    def _make_relay_watch(self) -> RelayWatch:
-        return RelayWatch(
-            table=self.table,
-            liveness=self.liveness,
-            relaying=self.relaying,
-            move=self.paths.move_to_better,
-            follow=self.paths.follow,
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
