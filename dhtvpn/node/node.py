@@ -599,7 +599,7 @@ class Node:
 
     def _network_changed(self) -> None:
         self.port.network_changed()
-        self.relaying.client.network_changed()
+        self.relaying.client.network_changed(self.recovery.families)
         if self.port_mapper is not None:
             self.port_mapper.look_again()
 
@@ -627,7 +627,7 @@ class Node:
         steady = self.surroundings.mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT
         self.reporter.seen_from_outside(self.surroundings.public_endpoints, steady=steady)
         if afresh:
-            self.relaying.client.network_changed()
+            self.relaying.client.network_changed(self.recovery.families)
             self.recovery.surveyed()
             self.signals.send_to_relayed()
         else:

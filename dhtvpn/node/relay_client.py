@@ -6,7 +6,7 @@ a peer is at home, as long as it sends through them. Both are the same registrat
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from dhtvpn.drops import Drops
@@ -91,6 +91,8 @@ class RelayClient:
         self._homes: list[Endpoint] = []
         self._unwilling: dict[Endpoint, float] = {}
         self._answered_at = float("-inf")
+        self._look_now = asyncio.Event()
+        self._families: Collection[int] = (4, 6)
 
     @property
     def homes(self) -> tuple[Endpoint, ...]:
@@ -104,7 +106,7 @@ class RelayClient:
 
     async def register(self, endpoint: Endpoint) -> bool:
         """Be a guest at ``endpoint`` for the next minutes; whether it takes us."""
-        volunteer = self._volunteer(endpoint)
+        volunteer = self._volunteer(endpoint) if self._within_reach(endpoint) else None
         if volunteer is None:
             return False
         volunteer.wanted_until = _now() + GUEST_S
@@ -123,16 +125,23 @@ class RelayClient:
                     asked = await self._look(candidates())
                 self._renew()
                 early = looks < EARLY_LOOKS and not asked and not self._homes
-                await asyncio.sleep(FIRST_LOOK_S if early else LOOK_S)
+                await happens(self._look_now, FIRST_LOOK_S if early else LOOK_S)
+                self._look_now.clear()
         finally:
             tasks = [v.task for v in self._volunteers.values() if v.task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def network_changed(self) -> None:
-        """Volunteers may know us at an address that is ours no more, and others may be within reach."""
+    def network_changed(self, families: Collection[int] = (4, 6)) -> None:
+        """Volunteers may know us at an address that is ours no more, and others may be within reach. Those of
+        an address family that is none of ``families`` are not."""
         self._unwilling.clear()
+        self._families = families
+        self._look_now.set()
+        for volunteer in list(self._volunteers.values()):
+            if not self._within_reach(volunteer.endpoint):
+                self._leave(volunteer)
         for volunteer in self._volunteers.values():
             volunteer.renew_at = volunteer.others_at = 0.0
         self._renew()
@@ -168,6 +177,9 @@ class RelayClient:
                     self._renew()
             case Register():
                 self._drops.count("relay", "unasked")
+
+    def _within_reach(self, endpoint: Endpoint) -> bool:
+        return (6 if endpoint.is_ipv6 else 4) in self._families
 
     def _volunteer(self, endpoint: Endpoint) -> _Volunteer | None:
         known = self._volunteers.get(endpoint)
@@ -217,8 +229,9 @@ class RelayClient:
         for endpoint in candidates:
             if self.registered(endpoint) and endpoint not in self._homes and len(self._homes) < WANTED:
                 self._move_in(endpoint)
-        new = [e for e in candidates if e not in self._homes and e not in self._unwilling][:AT_ONCE]
-        volunteers = [known for e in new if (known := self._volunteer(e)) is not None]
+        new = [e for e in candidates if e not in self._homes and e not in self._unwilling]
+        at_once = list(filter(self._within_reach, new))[:AT_ONCE]
+        volunteers = [known for e in at_once if (known := self._volunteer(e)) is not None]
 
         async def ask(volunteer: _Volunteer) -> None:
             if await asyncio.shield(self._registration(volunteer)) and len(self._homes) < WANTED:
@@ -242,11 +255,16 @@ class RelayClient:
 
     def _give_up(self, volunteer: _Volunteer) -> None:
         self._unwilling[volunteer.endpoint] = _now() + UNWILLING_S
+        log.info("the relay at %s does not answer any more", volunteer.endpoint)
+        self._leave(volunteer)
+
+    def _leave(self, volunteer: _Volunteer) -> None:
+        if volunteer.task is not None and volunteer.task is not asyncio.current_task():
+            volunteer.task.cancel()
         if self._volunteers.get(volunteer.endpoint) is volunteer:
             del self._volunteers[volunteer.endpoint]
         if volunteer.endpoint in self._homes:
             self._homes.remove(volunteer.endpoint)
-            log.info("the relay at %s does not answer any more", volunteer.endpoint)
             self._changed()
         self._lost(volunteer.endpoint)
 

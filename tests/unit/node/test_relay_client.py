@@ -150,6 +150,29 @@ def test_a_volunteer_that_vanishes_is_given_up_and_another_taken() -> None:
     run(scenario())
 
 
+SIX = Endpoint("2001:db8::9", 4690)
+
+
+def test_volunteers_of_an_address_family_that_is_gone_are_left_and_others_found_at_once() -> None:
+    async def scenario() -> None:
+        world = World(ONE, SIX)
+        task = await running(world, ONE, SIX, seconds=0.1)
+        world.volunteers = {SIX}
+        await asyncio.sleep(1)
+        world.client.network_changed([4])
+        assert world.client.homes == (ONE,) and world.lost == [SIX]
+        await asyncio.sleep(1)
+        world.asked.clear()
+        world.client.network_changed([6])
+        assert world.client.homes == () and world.lost == [SIX, ONE]
+        assert not await world.client.register(ONE)
+        await asyncio.sleep(0.2)
+        assert world.client.homes == (SIX,) and {endpoint for endpoint, _ in world.asked} == {SIX}
+        await end(task)
+
+    run(scenario())
+
+
 def test_a_full_volunteer_is_left_alone() -> None:
     async def scenario() -> None:
         world = World(ONE)
