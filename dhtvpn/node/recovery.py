@@ -62,10 +62,10 @@ class Recovery:
 
     @property
     def families(self) -> frozenset[int]:
-        """The IP versions that this machine has addresses of; both where that is not known, or while there are
-        none at all: a cable that is out for a moment is no reason to leave anything."""
+        """The IP versions that this machine has addresses of; both where that is not known, or while there
+        are none at all: a cable that is out for a moment is no reason to leave anything."""
         facts = self.watch.facts
-        found = frozenset(address.version for address in facts.addresses) if facts is not None else frozenset()
+        found = frozenset(address.version for address in facts.addresses) if facts else frozenset[int]()
         return found or frozenset((4, 6))
 
     async def run(self) -> None:

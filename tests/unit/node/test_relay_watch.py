@@ -1,4 +1,4 @@
-"""Relays that drop or delay, seen from both ends: who leaves, who comes along. Fakes for pings, virtual time."""
+"""Relays that drop or delay, seen from both ends: who leaves, who comes along. In virtual time."""
 
 import asyncio
 import itertools
