@@ -175,6 +175,8 @@ class Tunnels:
         for data, endpoint in self._device.datagrams_to_send():
             for destination in endpoints if endpoint == endpoints[0] else (endpoint,):
                 self._send(data, destination)
+        if peer.state is PeerState.CONNECTED and peer.endpoint is not None:
+            core.set_endpoint(peer.endpoint)  # new keys are made there, unless the knock is answered
         self._flush()
 
     def use_features(self, peer: Peer, features: int) -> None:

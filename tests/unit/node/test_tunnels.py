@@ -11,7 +11,7 @@ from dhtvpn.dataplane.messages import KeypairConfirmed
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.frames import FEATURE_AES, FEATURE_TRAINS, FEATURE_UDP_TRAINS
-from dhtvpn.mesh.peers import Peer, PeerTable
+from dhtvpn.mesh.peers import Occasion, Peer, PeerTable
 from dhtvpn.mesh.relayed import relayed
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.wireguard.device import Device
@@ -128,3 +128,15 @@ async def test_a_knock_that_is_answered_from_where_it_went_says_where_the_peer_i
     assert other.listener.up_at == [way]
     for end in (one, other):
         end.tunnels.close()
+
+
+async def test_a_knock_at_a_connected_peer_that_nobody_answers_leads_no_handshake_astray() -> None:
+    one = End(os.urandom(32), public_key(os.urandom(32)))
+    here, elsewhere = Endpoint("192.0.2.7", 4690), Endpoint("198.51.100.7", 4690)
+    one.tunnels.aim(one.peer, here)
+    one.peer.move(Occasion.NEWS)
+    one.peer.move(Occasion.SESSION_UP)
+    one.tunnels.knock(one.peer, [elsewhere])
+    one.tunnels.initiate(one.peer)
+    assert [endpoint for _, endpoint in one.sent] == [elsewhere, here]
+    one.tunnels.close()
