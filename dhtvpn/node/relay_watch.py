@@ -15,7 +15,7 @@ from typing import Final
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.mesh.way_samples import WaySamples, is_as_good, is_better
+from dhtvpn.mesh.way_samples import KEPT, WaySamples, is_as_good, is_better
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.relaying import Relaying
 
@@ -26,8 +26,9 @@ MAX_WAYS: Final = 3
 """Measured for each peer, the one in use among them."""
 BUSY_OCTETS: Final = 4000
 """A peer that so much went to or came from since the last round is measured: pings are less."""
-CLOSER_LOOK, CLOSER_GAP_S = 4, 0.1
-"""Pings on each way when one was lost on the way in use, or the peer has left that; and between them."""
+AFTER_LOSS, BEFORE_FOLLOWING, GAP_S = KEPT, 4, 0.1
+"""Pings on each way at once when one was lost on any of them, which settle whether that was chance; the same
+when the peer has left the way in use; and between them."""
 VOLUNTEER_MS: Final = 20.0
 """So much slower may a member be before a stranger is asked to relay."""
 
@@ -90,7 +91,7 @@ class RelayWatch:
 
     async def _follow(self, peer: Peer, present: Endpoint, way: Endpoint) -> None:
         samples = {each: self._begin(each) for each in (present, way)}
-        await self._look_closer(peer, samples)
+        await self._look_closer(peer, samples, BEFORE_FOLLOWING)
         if peer.endpoint != present:
             return
         self._samples[peer.number] = samples  # older ones were taken of other times
@@ -109,18 +110,18 @@ class RelayWatch:
         known = self._samples.setdefault(peer.number, {})
         samples = self._samples[peer.number] = {way: known.get(way) or self._begin(way) for way in ways}
         await self._ping(peer, samples)
-        if samples[present].lost_last:
-            await self._look_closer(peer, samples)
+        if any(each.lost_last for each in samples.values()):
+            await self._look_closer(peer, samples, AFTER_LOSS)
         best = min(ways, key=lambda way: samples[way].score)
         if peer.endpoint == present and peer.relayed and is_better(samples[best], samples[present]):
             log.info("peer %s: %s is better", peer.id, self._relaying.describe(best))
             self._move(peer, best)
 
-    async def _look_closer(self, peer: Peer, samples: dict[Endpoint, WaySamples]) -> None:
+    async def _look_closer(self, peer: Peer, samples: dict[Endpoint, WaySamples], pings: int) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(CLOSER_LOOK):
+            for _ in range(pings):
                 group.create_task(self._ping(peer, samples))
-                await asyncio.sleep(CLOSER_GAP_S)
+                await asyncio.sleep(GAP_S)
 
     async def _ping(self, peer: Peer, samples: dict[Endpoint, WaySamples]) -> None:
         """One ping on each way."""
