@@ -67,6 +67,9 @@ LEAST_SLACK_S: Final = 0.03
 """How long the large probe's answer may come after the small one's, at least: reordering."""
 TOKEN_SIZE: Final = 8
 
+_ANSWER: Final = 16 + 32 + RELAY_OVERHEAD
+"""Bytes that an answer to a probe of the peer's puts into a UDP datagram, at most."""
+
 _SMALL_PROBE: Final = 32 + 16 + 32
 """Bytes that a round puts into UDP datagrams beside the size that it tests."""
 
@@ -149,6 +152,10 @@ class PathMtu:
         if in_use and self.state is State.SEARCH_COMPLETE and self._trial is None:
             self._used = True
             self._wake_at = min(self._wake_at, max(now, self._confirm_at))
+
+    def answers(self) -> None:
+        """A probe of the peer's is answered, which is no use of the path either."""
+        self._own_bytes += _ANSWER
 
     def acknowledged(self, token: bytes, now: float) -> None:
         """The peer answered the probe that carried ``token``. An answer to anything else changes nothing."""

@@ -80,11 +80,12 @@ class PathProbes:
 
     def frame_received(self, peer: Peer, frame: frames.Probe | frames.ProbeAck) -> None:
         """Answer a Probe; take an answer to ours."""
+        watched = self._watched.get(peer.number)
         if isinstance(frame, frames.Probe):
             self._send_frame(peer, frames.ProbeAck(frame.token))
-            return
-        watched = self._watched.get(peer.number)
-        if watched is not None:
+            if watched is not None:
+                watched.machine.answers()
+        elif watched is not None:
             watched.machine.acknowledged(frame.token, self._now())
             self._after(watched)
 

@@ -162,6 +162,18 @@ def test_probes_do_not_count_as_use() -> None:
     assert len(path.sent) - count <= 2
 
 
+def test_answers_to_the_probes_of_the_peer_do_not_count_as_use() -> None:
+    path = Path(1500)
+    path.run_until_searched()
+    count = len(path.sent)
+    for _ in range(40):  # as many as the peer's own search takes
+        path.machine.answers()
+        path.packets(48)
+        path.run(0.02)
+    path.run(2 * RAISE_TIMER_S)
+    assert len(path.sent) == count
+
+
 def test_the_first_packets_after_a_pause_are_confirmed_at_once() -> None:
     path = Path(1500)
     path.run_until_searched()
