@@ -257,9 +257,10 @@ class Connector:
             self.start()
 
     def fell_back(self) -> None:
-        """The direct path is lost, and packets go through a relay now: try for another direct one."""
+        """Packets go through a relay now: try for a direct path, with patience where one was lost just now."""
+        if self._session.is_set():
+            self._persist()
         self._session.clear()
-        self._persist()
         self._changed(self.peer)
         self.start()
 

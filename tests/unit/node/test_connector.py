@@ -506,6 +506,22 @@ async def test_attempts_of_a_relayed_peer_become_brief_until_there_is_news() -> 
 
 
 @scenario
+async def test_another_relay_is_no_reason_to_seek_as_after_a_direct_path_was_lost() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    bench.connector.session_up()
+    await asyncio.sleep(600)
+    before = len(bench.agents)
+    bench.connector.fell_back()
+    await asyncio.sleep(120)
+    assert len(bench.agents) - before <= 2
+    await bench.connector.close()
+
+
+@scenario
 async def test_attempts_of_a_peer_without_any_path_stay_as_long_as_they_were() -> None:
     bench = Bench(path=None)
     bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
