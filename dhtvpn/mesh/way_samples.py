@@ -34,9 +34,10 @@ class WaySamples:
         return sum(each is None for each in self._round_trips_ms) / count if count else 0.0
 
     @property
-    def lost_last(self) -> bool:
-        """Whether the newest ping was not answered."""
-        return bool(self._round_trips_ms) and self._round_trips_ms[-1] is None
+    def changed(self) -> bool:
+        """Whether the newest ping was answered and the one before was not, or the other way round."""
+        newest = list(self._round_trips_ms)[-2:]
+        return len(newest) == 2 and (newest[0] is None) != (newest[1] is None)
 
     @property
     def judged(self) -> bool:

@@ -257,7 +257,7 @@ class Connector:
             self.start()
 
     def fell_back(self) -> None:
-        """Packets go through a relay now: try for a direct path, with patience where one was lost just now."""
+        """Packets go through a relay now: try for a direct path, hard where one was lost just now."""
         if self._session.is_set():
             self._persist()
         self._session.clear()

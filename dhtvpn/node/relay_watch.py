@@ -27,8 +27,8 @@ MAX_WAYS: Final = 3
 BUSY_OCTETS: Final = 4000
 """A peer that so much went to or came from since the last round is measured: pings are less."""
 AFTER_LOSS, BEFORE_FOLLOWING, GAP_S = KEPT, 4, 0.1
-"""Pings on each way at once when one was lost on any of them, which settle whether that was chance; the same
-when the peer has left the way in use; and between them."""
+"""Pings on each way at once when one was lost on any of them, or came through where the one before had not:
+they settle whether that was chance. The same when the peer has left the way in use; and between them."""
 VOLUNTEER_MS: Final = 20.0
 """So much slower may a member be before a stranger is asked to relay."""
 
@@ -104,13 +104,14 @@ class RelayWatch:
         present = peer.endpoint
         if present is None:
             return
-        ways = list(dict.fromkeys([present, *self._relaying.ways_now(peer)]))[:MAX_WAYS]
+        known_ways = (present, *self._relaying.ways_now(peer), *self._relaying.known_ways(peer))
+        ways = list(dict.fromkeys(known_ways))[:MAX_WAYS]
         if len(ways) < 2:
             return
         known = self._samples.setdefault(peer.number, {})
         samples = self._samples[peer.number] = {way: known.get(way) or self._begin(way) for way in ways}
         await self._ping(peer, samples)
-        if any(each.lost_last for each in samples.values()):
+        if any(each.changed for each in samples.values()):
             await self._look_closer(peer, samples, AFTER_LOSS)
         best = min(ways, key=lambda way: samples[way].score)
         if peer.endpoint == present and peer.relayed and is_better(samples[best], samples[present]):

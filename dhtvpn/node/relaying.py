@@ -138,13 +138,15 @@ class Relaying:
         if new and not self._by_members(peer):
             asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
             await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
-        return self.ways_now(peer) or self._known_ways(peer)  # a way that has failed may be the only one
+        return self.ways_now(peer) or self.known_ways(peer)  # a way that has failed may be the only one
 
     def ways_now(self, peer: Peer) -> list[Endpoint]:
         """Of :meth:`ways_to`, those that can be used at once and have not failed lately."""
-        return [way for way in self._known_ways(peer) if not self._has_failed(way)]
+        return [way for way in self.known_ways(peer) if not self._has_failed(way)]
 
-    def _known_ways(self, peer: Peer) -> list[Endpoint]:
+    def known_ways(self, peer: Peer) -> list[Endpoint]:
+        """The same with those that have failed lately, which may work by now: a member that has not met the
+        peer yet brings it nothing."""
         known = dict.fromkeys([*peer.relays[:MAX_PUBLISHED], *self.client.homes])
         ways = [self._way(peer, relay) for relay in known if self.client.registered(relay)]
         return [*self._by_members(peer), *ways]

@@ -34,6 +34,8 @@ class World:
         peer.endpoint = at
         peer.move(Occasion.SESSION_UP)
         self.ways = list(ways) or [EAST, WEST]
+        self.failed: list[Endpoint] = []
+        """Ways that are not to be fallen back to for now."""
         self.answers: dict[Endpoint, Callable[[], float | None]] = {}
         self.pings: list[Endpoint] = []
         self.moves: list[tuple[str, Endpoint, float]] = []
@@ -58,6 +60,9 @@ class World:
 
     def ways_now(self, peer: Peer) -> list[Endpoint]:
         return self.ways
+
+    def known_ways(self, peer: Peer) -> list[Endpoint]:
+        return [*self.ways, *self.failed]
 
     def instead_of_guess(self, peer: Peer) -> None:
         return None
@@ -145,6 +150,23 @@ def test_one_lost_ping_on_a_better_way_keeps_nobody_from_it() -> None:
     world.answers[EAST] = lambda: next(lost, 2.0)
     play(world, lambda: world.flow(4 * ROUND_S))
     assert [(why, way) for why, way, _ in world.moves] == [("better", EAST)]
+
+
+def test_a_better_way_that_failed_at_first_is_taken_as_soon_as_it_works() -> None:
+    """Not only when its failure is forgotten, half a minute later."""
+    world = World(VOLUNTEER, VOLUNTEER)
+    world.failed = [EAST]
+    dead = iter([None] * 2)
+    world.answers[EAST] = lambda: next(dead, 2.0)
+    play(world, lambda: world.flow(8 * ROUND_S))
+    assert [(why, way) for why, way, _ in world.moves] == [("better", EAST)]
+
+
+def test_a_way_that_is_dead_is_not_looked_at_closer_in_every_round() -> None:
+    world = World()
+    world.answers[WEST] = lambda: None
+    play(world, lambda: world.flow(10 * ROUND_S))
+    assert world.moves == [] and world.pings.count(WEST) <= 10
 
 
 def test_following_forgets_what_was_measured_before() -> None:
