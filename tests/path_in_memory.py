@@ -54,14 +54,18 @@ class Path:
             self.now = moment
             if traffic and report <= self.now:
                 report = self.now + step
-                self._traffic += 100_000
-                self.machine.packets_sent(self._traffic + self._own, self.now)
+                self.packets(100_000)
             while self._acks and self._acks[0][0] <= self.now:
                 self.machine.acknowledged(heapq.heappop(self._acks)[1], self.now)
                 self._note()
             for probe in self.machine.handle_timeout(self.now):
                 self._send(probe)
             self._note()
+
+    def packets(self, octets: int) -> None:
+        """So much goes to the peer now."""
+        self._traffic += octets
+        self.machine.packets_sent(self._traffic + self._own, self.now)
 
     def run_until_searched(self) -> float:
         """Seconds until the search was complete."""

@@ -254,11 +254,13 @@ class Inbound:
 
     def _arrived(self, peer: Peer, size: int, origin: _Origin, mark: int, now: float) -> bool:
         """``size`` bytes of ``peer`` that are authentic have come. False: they are to be dropped."""
-        source = origin.source
+        source = place = origin.source
         if origin.via is not None:
             # The way back through members is ours to choose: whichever of them it was, it is the path in use.
+            source = place = origin.via.place_of(peer.number)
             member = origin.via.carrier is not None and peer.via is not None and peer.via.carrier is not None
-            source = peer.address if member and peer.address else origin.via.place_of(peer.number)
+            if member and peer.address:
+                source = peer.address
         self._strayed = False
         if source != peer.address and not self._from_elsewhere(peer, origin, source, now):
             return False
@@ -266,7 +268,7 @@ class Inbound:
         if self._strayed:
             peer.strayed_bytes += size
         self._peers.active[peer.number] = peer
-        self._peer, self._source, self._ecn, self._now = peer, source, mark, now
+        self._peer, self._source, self._ecn, self._now = peer, place, mark, now
         return True
 
     def _open_block(self, start: int, came: _Came) -> int:

@@ -2,7 +2,7 @@
 
     BASE ──base size passes──▶ SEARCHING ──nothing left to try──▶ SEARCH_COMPLETE
      │ │                           ▲                                │      │
-     │ └─no answer at all─▶ DISABLED└───────────raise timer─────────┘      │
+     │ └─no answer at all─▶ DISABLED└──────raise timer, in use──────┘      │
      └─base size is lost──▶ ERROR                                          │
      ▲                                                                     │
      └──────────────── the size in use is lost (black hole) ───────────────┘
@@ -51,10 +51,14 @@ GRANULARITY: Final = 8
 MAX_PROBES: Final = 3
 """Rounds until a verdict: RFC 8899 section 5.1.2."""
 RAISE_TIMER_S: Final = 600.0
-"""Until larger sizes are tried again: PMTU_RAISE_TIMER, RFC 8899 section 5.1.1."""
+"""Until larger sizes are tried again: PMTU_RAISE_TIMER, RFC 8899 section 5.1.1. On a path that nothing
+went out on meanwhile that waits for the next packets: a search costs thousands of octets."""
 CONFIRM_S: Final = 2.0
 """Ours. The size in use is confirmed this often while packets go out. A black hole lasts this long, and
 the rounds of the verdict."""
+IN_USE_WITHIN_S: Final = 5.0
+"""Ours: what goes out within so long counts together. Pings, keepalives and new keys of an idle path make as
+much in some minutes as one packet of full size, and say nothing of what such a packet meets."""
 ERROR_RETRY_S: Final = 60.0
 SPACING_S: Final = 0.15
 """Between rounds of one size, ours: a burst that fills a queue is over by then."""
@@ -62,6 +66,9 @@ FIRST_TIMEOUT_S, LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 1.0, 0.3, 3.0
 LEAST_SLACK_S: Final = 0.03
 """How long the large probe's answer may come after the small one's, at least: reordering."""
 TOKEN_SIZE: Final = 8
+
+_ANSWER: Final = 16 + 32 + RELAY_OVERHEAD
+"""Bytes that an answer to a probe of the peer's puts into a UDP datagram, at most."""
 
 _SMALL_PROBE: Final = 32 + 16 + 32
 """Bytes that a round puts into UDP datagrams beside the size that it tests."""
@@ -115,6 +122,9 @@ class PathMtu:
         self._random_bytes = random_bytes
         self._rtt_s: float | None = None
         self._sent_bytes = self._own_bytes = self._confirmed_bytes = 0
+        self._counted_since = now
+        self._used = False
+        """Whether packets have gone out since the last search."""
         self._trial: _Trial | None = None
         self.state = State.BASE
         self._wake_at = self._confirm_at = self._raise_at = now
@@ -134,11 +144,18 @@ class PathMtu:
         confirmed, an idle one left in peace."""
         if tx_bytes < self._sent_bytes:  # a new engine counts from zero
             self._own_bytes = self._confirmed_bytes = 0
+        elif now - self._counted_since > IN_USE_WITHIN_S:
+            self._confirmed_bytes, self._counted_since = self._sent_bytes - self._own_bytes, now
         self._sent_bytes = tx_bytes
-        # half, so that a single packet of full size counts, and the pings of an idle path hardly ever
+        # half, so that a single packet of full size counts
         in_use = tx_bytes - self._own_bytes - self._confirmed_bytes >= (self.mtu or 0) // 2
         if in_use and self.state is State.SEARCH_COMPLETE and self._trial is None:
+            self._used = True
             self._wake_at = min(self._wake_at, max(now, self._confirm_at))
+
+    def answers(self) -> None:
+        """A probe of the peer's is answered, which is no use of the path either."""
+        self._own_bytes += _ANSWER
 
     def acknowledged(self, token: bytes, now: float) -> None:
         """The peer answered the probe that carried ``token``. An answer to anything else changes nothing."""
@@ -161,6 +178,7 @@ class PathMtu:
             self._conclude(self._trial, _Verdict.LOST, now)
 
     def next_timeout(self) -> float:
+        """Infinity where nothing is to be done until packets go out."""
         return self._wake_at
 
     def handle_timeout(self, now: float) -> list[Probe]:
@@ -181,11 +199,7 @@ class PathMtu:
             self._from_the_base(self._limit, now)
             return
         self._confirmed_bytes = self._sent_bytes - self._own_bytes
-        if now < self._raise_at:
-            self._test(self.mtu, now)
-        else:
-            self.state, self._lost = State.SEARCHING, self._limit
-            self._search(now)
+        self._test(self.mtu, now)
 
     def _from_the_base(self, lost: int, now: float) -> None:
         self.state = State.BASE
@@ -266,7 +280,12 @@ class PathMtu:
             self.mtu = size
 
     def _confirmed(self, size: int, verdict: _Verdict, now: float) -> None:
+        if verdict is _Verdict.PASSED and now >= self._raise_at:
+            self.state, self._lost, self._used = State.SEARCHING, self._limit, False
+            self._search(now)
+            return
         if verdict is not _Verdict.LOST:
+            self._raise_at = max(self._raise_at, now + CONFIRM_S)
             self._complete(now)
             return
         # Black hole (RFC 8899 section 4.3). The base size is likely to pass: it is used at once.
@@ -284,7 +303,7 @@ class PathMtu:
     def _complete(self, now: float) -> None:
         self.state, self.mtu = State.SEARCH_COMPLETE, self._passed
         self._confirm_at = now + CONFIRM_S
-        self._wake_at = max(now, self._raise_at)
+        self._wake_at = max(now, self._raise_at) if self._used else float("inf")
 
     def _next_size(self) -> int | None:
         """Between what passed and what was lost: likely sizes, then the one just above what passed (which

@@ -34,6 +34,12 @@ class WaySamples:
         return sum(each is None for each in self._round_trips_ms) / count if count else 0.0
 
     @property
+    def changed(self) -> bool:
+        """Whether the newest ping was answered and the one before was not, or the other way round."""
+        newest = list(self._round_trips_ms)[-2:]
+        return len(newest) == 2 and (newest[0] is None) != (newest[1] is None)
+
+    @property
     def judged(self) -> bool:
         """Whether there were enough."""
         return len(self._round_trips_ms) >= ENOUGH
@@ -46,6 +52,11 @@ class WaySamples:
             return float("inf")
         mean_ms = sum(answered) / len(answered)
         return mean_ms + LOSS_WEIGHT * self.loss * max(mean_ms, LEAST_LOSS_MS) + self.penalty_ms
+
+
+def is_as_good(other: WaySamples, present: WaySamples) -> bool:
+    """Whether to follow the peer from the ``present`` way to the ``other``: both are pinged the same."""
+    return other.judged and other.score < float("inf") and not is_better(present, other)
 
 
 def is_better(other: WaySamples, present: WaySamples) -> bool:

@@ -125,13 +125,7 @@ class Assembly(Parts):
         self.relaying = self._make_relaying()
         self.reporter = Reporter(events=self.events, relays=self.relaying, port=self.port, drops=self.drops)
         self.liveness = self._make_liveness()
-        self.paths = PathChanges(
-            tunnels=self.tunnels,
-            liveness=self.liveness,
-            relaying=self.relaying,
-            moved=self._path_events.moved,
-            because=self.reporter.history.because,
-        )
+        self.paths, self.relay_watch = self._make_paths()
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -219,6 +213,24 @@ class Assembly(Parts):
             lost=self._path_events.lost,
         )
 
+    def _make_paths(self) -> tuple[PathChanges, RelayWatch]:
+        paths = PathChanges(
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            moved=self._path_events.moved,
+            because=self.reporter.history.because,
+            peer_left=self._path_events.peer_left,
+        )
+        watch = RelayWatch(
+            table=self.table,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            move=paths.move_to_better,
+            follow=paths.follow,
+        )
+        return paths, watch
+
     def _make_signals(self) -> Signals:
         return Signals(
             session_nonce=self.session_nonce,
@@ -227,14 +239,6 @@ class Assembly(Parts):
             candidates=self.surroundings.candidates,
             homes=lambda: self.relaying.client.homes,
             paths=self.paths,
-        )
-
-    def _make_relay_watch(self) -> RelayWatch:
-        return RelayWatch(
-            table=self.table,
-            liveness=self.liveness,
-            relaying=self.relaying,
-            move=self.paths.move_to_better,
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:

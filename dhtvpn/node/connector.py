@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 ICE_DEADLINE_S = 10.0
 """One ICE attempt. Checks that work need under a second; the rest allows for the peer's late start."""
+LOOK_S, FULL_ATTEMPTS = 3.0, 3
+"""One attempt of a peer that is reached through a relay, once so many full ones have failed and there is no
+news: half the checks. Those that a full one sends later are for a peer that starts late."""
 HANDSHAKE_DEADLINE_S = 2.0
 """From the nominated pair to the session: two round trips on a slow path, and one loss."""
 KNOCK_INTERVAL_S = 1.0
@@ -125,6 +128,8 @@ class Connector:
         self._attempt_failed = attempt_failed
         self.attempts = 0
         """Begun since there was a direct path."""
+        self._tries = 0
+        """Begun since there was news: a hint that the next may find what those before did not."""
         self._pairs: Sequence[CheckedPair] = ()
         self._checked_at = 0.0
         self._hurry = asyncio.Event()
@@ -267,9 +272,10 @@ class Connector:
             self.start()
 
     def fell_back(self) -> None:
-        """The direct path is lost, and packets go through a relay now: try for another direct one."""
+        """Packets go through a relay now: try for a direct path, hard where one was lost just now."""
+        if self._session.is_set():
+            self._persist()
         self._session.clear()
-        self._persist()
         self._changed(self.peer)
         self.start()
 
@@ -320,9 +326,10 @@ class Connector:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = FIRST_PAUSE_S
-        self.attempts = 0
+        self.attempts = self._tries = 0
         while not session.is_set():
             self.attempts += 1
+            self._tries += 1
             await self._try_once(session)
             if not session.is_set():
                 self._attempt_failed(self.peer, self.attempts)
@@ -347,8 +354,16 @@ class Connector:
             for task in (hurry, up):
                 task.cancel()
         self._hurry.clear()
+        if hurry in done:
+            self._tries = 0
         longest = RELAYED_PAUSE_S if self.peer.relayed else LONGEST_PAUSE_S
         return FIRST_PAUSE_S if hurry in done else min(2 * pause, longest)
+
+    @property
+    def _attempt_s(self) -> float:
+        """How long the attempt under way may take."""
+        brief = self.peer.relayed and self._tries > FULL_ATTEMPTS and not self._persistent
+        return LOOK_S if brief else ICE_DEADLINE_S
 
     @property
     def _persistent(self) -> bool:
@@ -430,7 +445,7 @@ class Connector:
             log.warning("peer %s: %s", self.peer.id, error)
             return
         self._agent = self._checking = agent
-        finding = asyncio.create_task(agent.connect(ICE_DEADLINE_S))
+        finding = asyncio.create_task(agent.connect(self._attempt_s))
         done = asyncio.create_task(session.wait())
         try:
             await asyncio.wait({finding, done}, return_when=asyncio.FIRST_COMPLETED)

@@ -66,6 +66,8 @@ class Neighbourhood:
         self._members: dict[bytes, Peer] = {}
         self._members_of = -1
         """The state of the table that ``_members`` is of."""
+        self._aside: dict[int, Links] = {}
+        """What neighbours have said of themselves to which there is no direct path just now."""
 
     async def run(self) -> None:
         """Tell what has changed, until cancelled."""
@@ -74,16 +76,21 @@ class Neighbourhood:
             now = asyncio.get_running_loop().time()
             self._states.expire(now)
             self._pass_on_what_is_due(now)
+            self._aside = {n: links for n, links in self._aside.items() if self._table.by_number(n)}
             if self._willing and now - self._told_at >= LEAST_GAP_S and self._news(now):
                 self._tell(now)
 
     def introduce(self, peer: Peer) -> None:
-        """A direct path to ``peer`` is up: tell it what we know, once."""
+        """A direct path to ``peer`` is up: tell it what we know, once. What it has told holds again: it may
+        not have noticed that we were gone, and would not repeat it for minutes."""
+        links = self._aside.pop(peer.number, None)
+        if links is not None:
+            self._states.offer(links, asyncio.get_running_loop().time())
         if self._willing and peer.node_key is not None and peer.number not in self._introduced:
             self._introduced.add(peer.number)
             self._send_frame(peer, frames.Neighbours(Links(self._own, self._sequence, dict(self._told))))
-            for links in self._states.all():
-                self._pass_on(links, (peer,))
+            for known in self._states.all():
+                self._pass_on(known, (peer,))
 
     def heard(self, peer: Peer, links: Links) -> None:
         """``peer`` tells its own links, or passes on those of another member."""
@@ -104,6 +111,7 @@ class Neighbourhood:
             links = self._states.of(key_of(peer))
             if links is not None and links.hops == 0:
                 self._states.forget(links.origin)
+                self._aside[peer.number] = links
 
     def route_to(self, peer: Peer, in_use: tuple[bytes, ...] | None = None) -> list[Route]:
         """Ways to ``peer`` through members, the one to take first."""

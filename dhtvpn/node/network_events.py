@@ -17,7 +17,7 @@ class NetworkEvents:
     def changed(self) -> None:
         """The network may be another one, or our router have another mapping for us."""
         self._parts.port.network_changed()
-        self._parts.relaying.client.network_changed()
+        self._parts.relaying.client.network_changed(self._parts.recovery.families)
         if self._parts.port_mapper is not None:
             self._parts.port_mapper.look_again()
 
@@ -35,7 +35,7 @@ class NetworkEvents:
         steady = self._parts.surroundings.mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT
         self._parts.reporter.seen_from_outside(self._parts.surroundings.public_endpoints, steady=steady)
         if afresh:
-            self._parts.relaying.client.network_changed()
+            self._parts.relaying.client.network_changed(self._parts.recovery.families)
             self._parts.recovery.surveyed()
             self._parts.signals.send_to_relayed()
         else:

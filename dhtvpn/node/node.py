@@ -41,7 +41,7 @@ class Node(Assembly):
             self.saving.run(),
             self._expire_stock_loop(),
             self.relaying.run(self._relay_candidates),
-            self._make_relay_watch().run(),
+            self.relay_watch.run(),
             self.reporter.run(),
         ]
         if self.port_mapper is not None:
@@ -81,6 +81,7 @@ class Node(Assembly):
         await self._background.close()
         await self.on_demand.close()
         await self.paths.close()
+        await self.relay_watch.close()
         await self.liveness.close()
         self.path_probes.close()
         await self.mtu_routes.close()

@@ -22,6 +22,7 @@ from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
 from dhtvpn.node.recovery import Recovery
+from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.reporter import Reporter
 from dhtvpn.node.saving import Saving
@@ -56,6 +57,7 @@ class Parts:
     reporter: Reporter
     liveness: Liveness
     paths: PathChanges
+    relay_watch: RelayWatch
     signals: Signals
     path_probes: PathProbes
     mtu_routes: MtuRoutes

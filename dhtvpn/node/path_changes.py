@@ -39,12 +39,23 @@ class Because(Protocol):
     def __call__(self, peer: Peer, why: Why) -> None: ...
 
 
+class PeerLeft(Protocol):
+    """Who compares our way to a peer with the one that it has gone to."""
+
+    def __call__(self, peer: Peer, way: Endpoint) -> None: ...
+
+
+def _nobody_compares(peer: Peer, way: Endpoint) -> None:
+    """Where relays are not measured."""
+
+
 def _nobody_asks(peer: Peer, why: Why) -> None:
     """Where no reasons are kept."""
 
 
 class PathChanges:
-    """``moved`` is called after every move, ``because`` before some."""
+    """``moved`` is called after every move, ``because`` before some; ``peer_left`` where a peer has left a
+    relay that works for another, and it is to be found out whether to do the same."""
 
     def __init__(
         self,
@@ -54,8 +65,9 @@ class PathChanges:
         relaying: Relaying,
         moved: Moved,
         because: Because = _nobody_asks,
+        peer_left: PeerLeft = _nobody_compares,
     ) -> None:
-        self._because = because
+        self._because, self._peer_left = because, peer_left
         self._tunnels, self._liveness, self._relaying, self._moved = tunnels, liveness, relaying, moved
         self._trials: dict[int, asyncio.Task[None]] = {}
         self._moved_at: dict[int, float] = {}
@@ -81,15 +93,23 @@ class PathChanges:
 
     def told_by_relay(self, peer: Peer, endpoint: Endpoint) -> None:
         """``peer`` says something about paths through the relay ``endpoint``, which is not our way to it.
-        Where ours has fallen silent, it has lost it and left it, and so do we."""
+        Where ours has fallen silent, it has lost it and left it, and so do we; where it has not, the two ways
+        are compared."""
         if not is_relayed(endpoint) or endpoint == peer.endpoint:
             return
-        if _is_silent(peer) and self._may_follow(peer, endpoint):
+        may_follow = self._may_follow(peer, endpoint)
+        if _is_silent(peer) and may_follow:
             log.info("peer %s: has left the path in use", peer.id)
-            self._because(peer, Why.PEER_LEFT_PATH)
-            self.move(peer, endpoint)
-        else:
-            self._liveness.doubt(peer)
+            self.follow(peer, endpoint)
+            return
+        self._liveness.doubt(peer)
+        if peer.relayed and may_follow:
+            self._peer_left(peer, endpoint)
+
+    def follow(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Send to ``endpoint`` from now on, because the peer does."""
+        self._because(peer, Why.PEER_LEFT_PATH)
+        self.move(peer, endpoint)
 
     def _may_follow(self, peer: Peer, endpoint: Endpoint) -> bool:
         if not peer.relayed:

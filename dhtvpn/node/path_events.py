@@ -1,5 +1,6 @@
 """What is done when a path to a peer comes up, moves, fails or is lost."""
 
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer, PeerState
 from dhtvpn.node.background import Background
 from dhtvpn.node.parts import Parts
@@ -61,6 +62,10 @@ class PathEvents:
             member.connector.session_up()
             self._parts.relaying.neighbourhood.introduce(peer)
             self.changed(peer)
+
+    def peer_left(self, peer: Peer, way: Endpoint) -> None:
+        """``peer`` has left the relayed path ``way`` for another one."""
+        self._parts.relay_watch.peer_left(peer, way)
 
     def carrier_lost(self, peer: Peer) -> None:
         """``peer`` is not reached directly any more: it carries nothing for us."""

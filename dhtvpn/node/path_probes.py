@@ -83,11 +83,12 @@ class PathProbes:
 
     def frame_received(self, peer: Peer, frame: frames.Probe | frames.ProbeAck) -> None:
         """Answer a Probe; take an answer to ours."""
+        watched = self._watched.get(peer.number)
         if isinstance(frame, frames.Probe):
             self._send_frame(peer, frames.ProbeAck(frame.token))
-            return
-        watched = self._watched.get(peer.number)
-        if watched is not None:
+            if watched is not None:
+                watched.machine.answers()
+        elif watched is not None:
             watched.machine.acknowledged(frame.token, self._now())
             self._after(watched)
 
@@ -133,8 +134,8 @@ class PathProbes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._watched:
-            due = min(watched.machine.next_timeout() for watched in self._watched.values())
+        due = min((each.machine.next_timeout() for each in self._watched.values()), default=float("inf"))
+        if due < float("inf"):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(due, self._next_round_at), self._fire)
 

@@ -73,6 +73,14 @@ class Recovery:
         self.changes = 0
         """How often the network has changed or the machine has woken."""
 
+    @property
+    def families(self) -> frozenset[int]:
+        """The IP versions that this machine has addresses of; both where that is not known, or while there
+        are none at all: a cable that is out for a moment is no reason to leave anything."""
+        facts = self.watch.facts
+        found = frozenset(address.version for address in facts.addresses) if facts else frozenset[int]()
+        return found or frozenset((4, 6))
+
     async def run(self) -> None:
         """Until cancelled."""
         await asyncio.gather(self.watch.run(), self.waking.run())

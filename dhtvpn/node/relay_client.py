@@ -6,7 +6,7 @@ a peer is at home, as long as it sends through them. Both are the same registrat
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from dhtvpn.drops import Drops
@@ -38,6 +38,8 @@ FIRST_ANSWER_S: Final = 0.25
 LONGEST_ANSWER_S: Final = 1.0
 ATTEMPTS: Final = 5
 """Each waits twice as long as the one before, up to the longest: 3.75 s in all."""
+OTHERS_S: Final = 35.0
+"""The claims of other epochs are shown at every other renewal: no NAT has to be kept awake for them."""
 GUEST_S: Final = 180.0
 """How long a registration is renewed that nobody has asked for again."""
 UNWILLING_S: Final = 600.0
@@ -61,6 +63,8 @@ class _Volunteer:
         self.expires = 0.0
         self.asked_at = float("-inf")
         self.renew_at = 0.0
+        self.others_at = 0.0
+        """When the claims of other epochs are due again."""
         self.wanted_until = 0.0
         self.refused = False
         self.answered = asyncio.Event()
@@ -87,6 +91,8 @@ class RelayClient:
         self._homes: list[Endpoint] = []
         self._unwilling: dict[Endpoint, float] = {}
         self._answered_at = float("-inf")
+        self._look_now = asyncio.Event()
+        self._families: Collection[int] = (4, 6)
 
     @property
     def homes(self) -> tuple[Endpoint, ...]:
@@ -100,7 +106,7 @@ class RelayClient:
 
     async def register(self, endpoint: Endpoint) -> bool:
         """Be a guest at ``endpoint`` for the next minutes; whether it takes us."""
-        volunteer = self._volunteer(endpoint)
+        volunteer = self._volunteer(endpoint) if self._within_reach(endpoint) else None
         if volunteer is None:
             return False
         volunteer.wanted_until = _now() + GUEST_S
@@ -119,18 +125,25 @@ class RelayClient:
                     asked = await self._look(candidates())
                 self._renew()
                 early = looks < EARLY_LOOKS and not asked and not self._homes
-                await asyncio.sleep(FIRST_LOOK_S if early else LOOK_S)
+                await happens(self._look_now, FIRST_LOOK_S if early else LOOK_S)
+                self._look_now.clear()
         finally:
             tasks = [v.task for v in self._volunteers.values() if v.task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def network_changed(self) -> None:
-        """Volunteers may know us at an address that is ours no more, and others may be within reach."""
+    def network_changed(self, families: Collection[int] = (4, 6)) -> None:
+        """Volunteers may know us at an address that is ours no more, and others may be within reach. Those of
+        an address family that is none of ``families`` are not."""
         self._unwilling.clear()
+        self._families = families
+        self._look_now.set()
+        for volunteer in list(self._volunteers.values()):
+            if not self._within_reach(volunteer.endpoint):
+                self._leave(volunteer)
         for volunteer in self._volunteers.values():
-            volunteer.renew_at = 0.0
+            volunteer.renew_at = volunteer.others_at = 0.0
         self._renew()
 
     def datagram_received(self, data: bytes, source: Endpoint) -> None:
@@ -160,10 +173,13 @@ class RelayClient:
                 self._not_here(source, message.relay_id)
             case Stranger():  # it has forgotten us, or we come from another address than before
                 if _now() - volunteer.asked_at >= STRANGER_S:
-                    volunteer.renew_at = 0.0
+                    volunteer.renew_at = volunteer.others_at = 0.0
                     self._renew()
             case Register():
                 self._drops.count("relay", "unasked")
+
+    def _within_reach(self, endpoint: Endpoint) -> bool:
+        return (6 if endpoint.is_ipv6 else 4) in self._families
 
     def _volunteer(self, endpoint: Endpoint) -> _Volunteer | None:
         known = self._volunteers.get(endpoint)
@@ -181,19 +197,23 @@ class RelayClient:
         volunteer.asked_at = _now()
         volunteer.renew_at = volunteer.asked_at + RENEW_S
         volunteer.refused = False
+        others = volunteer.asked_at >= volunteer.others_at
         before, timeout_s, attempts = volunteer.expires, FIRST_ANSWER_S, ATTEMPTS + 1
         while attempts:
             attempts -= 1
             volunteer.answered.clear()
             claims, token = self._claims(), volunteer.token
-            for claim in claims if token != NO_TOKEN else claims[:1]:
+            for claim in claims if others and token != NO_TOKEN else claims[:1]:
                 self._send(encode_service(Register(claim, token)), volunteer.endpoint)
             if not await happens(volunteer.answered, timeout_s):
                 timeout_s = min(2 * timeout_s, LONGEST_ANSWER_S)
                 continue
             if volunteer.refused:
                 break
+            others = others or volunteer.token != token  # it may have been started anew, and know none
             if volunteer.token == token and volunteer.expires > max(before, _now()):
+                if others:
+                    volunteer.others_at = volunteer.asked_at + OTHERS_S
                 return True
         if volunteer.refused or volunteer.expires <= _now() or self._answered_at > volunteer.asked_at:
             self._give_up(volunteer)
@@ -209,8 +229,9 @@ class RelayClient:
         for endpoint in candidates:
             if self.registered(endpoint) and endpoint not in self._homes and len(self._homes) < WANTED:
                 self._move_in(endpoint)
-        new = [e for e in candidates if e not in self._homes and e not in self._unwilling][:AT_ONCE]
-        volunteers = [known for e in new if (known := self._volunteer(e)) is not None]
+        new = [e for e in candidates if e not in self._homes and e not in self._unwilling]
+        at_once = list(filter(self._within_reach, new))[:AT_ONCE]
+        volunteers = [known for e in at_once if (known := self._volunteer(e)) is not None]
 
         async def ask(volunteer: _Volunteer) -> None:
             if await asyncio.shield(self._registration(volunteer)) and len(self._homes) < WANTED:
@@ -234,11 +255,16 @@ class RelayClient:
 
     def _give_up(self, volunteer: _Volunteer) -> None:
         self._unwilling[volunteer.endpoint] = _now() + UNWILLING_S
+        log.info("the relay at %s does not answer any more", volunteer.endpoint)
+        self._leave(volunteer)
+
+    def _leave(self, volunteer: _Volunteer) -> None:
+        if volunteer.task is not None and volunteer.task is not asyncio.current_task():
+            volunteer.task.cancel()
         if self._volunteers.get(volunteer.endpoint) is volunteer:
             del self._volunteers[volunteer.endpoint]
         if volunteer.endpoint in self._homes:
             self._homes.remove(volunteer.endpoint)
-            log.info("the relay at %s does not answer any more", volunteer.endpoint)
             self._changed()
         self._lost(volunteer.endpoint)
 

@@ -94,6 +94,7 @@ class Relaying:
     def use(self, tunnels: Tunnels) -> None:
         """Whose engine is told of relays."""
         self._tunnels = tunnels
+        tunnels.way_heard = self.way_heard
         self._follow_epoch()
 
     async def run(self, candidates: Callable[[], Sequence[Endpoint]]) -> None:
@@ -137,13 +138,15 @@ class Relaying:
         if new and not self._by_members(peer):
             asking = [asyncio.create_task(self.client.register(relay)) for relay in new]
             await asyncio.wait(asking, timeout=GUEST_DEADLINE_S)
-        return self.ways_now(peer) or self._known_ways(peer)  # a way that has failed may be the only one
+        return self.ways_now(peer) or self.known_ways(peer)  # a way that has failed may be the only one
 
     def ways_now(self, peer: Peer) -> list[Endpoint]:
         """Of :meth:`ways_to`, those that can be used at once and have not failed lately."""
-        return [way for way in self._known_ways(peer) if not self._has_failed(way)]
+        return [way for way in self.known_ways(peer) if not self._has_failed(way)]
 
-    def _known_ways(self, peer: Peer) -> list[Endpoint]:
+    def known_ways(self, peer: Peer) -> list[Endpoint]:
+        """The same with those that have failed lately, which may work by now: a member that has not met the
+        peer yet brings it nothing."""
         known = dict.fromkeys([*peer.relays[:MAX_PUBLISHED], *self.client.homes])
         ways = [self._way(peer, relay) for relay in known if self.client.registered(relay)]
         return [*self._by_members(peer), *ways]
@@ -179,6 +182,25 @@ class Relaying:
         if carrier is None or not self.neighbourhood.denies(carrier, peer):
             return None
         return next((other for other in self.ways_now(peer) if other != peer.endpoint), None)
+
+    def way_heard(self, peer: Peer, heard_at: Endpoint) -> Endpoint:
+        """The way from here by which to answer what came of ``peer`` by ``heard_at``. Of members only the
+        last one is known then: of the ways that begin with it the one in use, or the best. Where there is
+        none, the way back is the one in use."""
+        heard = self._way_of(heard_at)
+        if not isinstance(heard, MemberWay):
+            return heard_at
+        if peer.endpoint is not None and self._first_of(peer.endpoint) == heard.carrier:
+            return peer.endpoint
+        for way in self._by_members(peer):
+            if self._first_of(way) == heard.carrier:
+                return way
+        return peer.endpoint if peer.relayed and peer.endpoint is not None else heard_at
+
+    def _first_of(self, endpoint: Endpoint) -> int | None:
+        """The number of the first member on a way through members."""
+        way = self._way_of(endpoint)
+        return way.carrier if isinstance(way, MemberWay) else None
 
     def volunteer_of(self, endpoint: Endpoint | None) -> Endpoint | None:
         """The volunteer that the way ``endpoint`` leads through; None where it is none."""

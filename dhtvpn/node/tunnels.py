@@ -81,6 +81,8 @@ class Tunnels:
         self._vias: dict[int, tuple[Endpoint | None, int | None, tuple[bytes, ...]]] = {}
         self._forwarded = 0
         self._own_relay_ids: tuple[bytes, ...] = ()
+        self.way_heard: Callable[[Peer, Endpoint], Endpoint] = lambda _, endpoint: endpoint
+        """The path from here that stands for the one that a frame of a peer came by."""
 
     def add(self, peer: Peer, preshared_key: bytes, timestamp: bytes | None) -> None:
         """Let ``peer`` make sessions. ``timestamp`` is the greatest TAI64N stamp seen of it before."""
@@ -176,6 +178,8 @@ class Tunnels:
         for data, endpoint in self._device.datagrams_to_send():
             for destination in endpoints if endpoint == endpoints[0] else (endpoint,):
                 self._send(data, destination)
+        if peer.state is PeerState.CONNECTED and peer.endpoint is not None:
+            core.set_endpoint(peer.endpoint)  # new keys are made there, unless the knock is answered
         self._flush()
 
     def use_features(self, peer: Peer, features: int) -> None:
@@ -196,17 +200,11 @@ class Tunnels:
         self._engine.send(peer.number, frames.encode(frame))
 
     def answer_frame(self, peer: Peer, frame: frames.Frame) -> None:
-        """Send ``frame`` by the path that the peer's newest one came by. Where members brought it, the way
-        back through them is ours to choose."""
-        heard_at = peer.heard_at
-        if heard_at is None or heard_at == peer.endpoint or (self._by_members(heard_at) and peer.relayed):
+        """Send ``frame`` by the path that the peer's newest one came by."""
+        if peer.heard_at is None or peer.heard_at == peer.endpoint:
             self.send_frame(peer, frame)
         else:
-            self.send_frame_to(peer, heard_at, frame)
-
-    def _by_members(self, endpoint: Endpoint) -> bool:
-        place = place_of(endpoint)
-        return place is not None and self._vias.get(place.via, (None, None, ()))[1] is not None
+            self.send_frame_to(peer, peer.heard_at, frame)
 
     def send_frame_to(self, peer: Peer, endpoint: Endpoint, frame: frames.Frame) -> None:
         """Send ``frame`` to ``endpoint``, wherever everything else goes."""
@@ -265,7 +263,7 @@ class Tunnels:
             case engine_events.ProbeRefused():
                 self._listener.probe_refused(peer, event.size)
             case engine_events.ControlFrame():
-                peer.heard_at = event.source
+                peer.heard_at = self.way_heard(peer, event.source)
                 self._frame_received(peer, event.plaintext)
             case _:
                 assert_never(event)
@@ -357,6 +355,7 @@ class Tunnels:
         match event:
             case wg.KeypairReady():
                 self._engine.install_keypair(peer.number, event.keypair)
+                self._settle_endpoint(peer)
                 if event.keypair.initiator:
                     self._listener.session_up(peer)
             case wg.SendKeepalive():
@@ -369,6 +368,13 @@ class Tunnels:
                 log.info("peer %s: no answer to our handshakes", peer.id)
             case _:
                 assert_never(event)
+
+    def _settle_endpoint(self, peer: Peer) -> None:
+        """What comes from where a knock went first is no news to the core: aim a session that has come about
+        there now. Without that its first frames, the Hello among them, would go nowhere."""
+        endpoint = self._device.peer(peer.tunnel_key).endpoint
+        if endpoint is not None and endpoint != peer.endpoint:
+            self._endpoint_learned(peer, endpoint)
 
     def _endpoint_learned(self, peer: Peer, endpoint: Endpoint) -> None:
         """The peer has sent a handshake message from ``endpoint``, and was answered there. A path in use is

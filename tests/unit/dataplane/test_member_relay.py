@@ -18,6 +18,7 @@ from dhtvpn.dataplane.messages import (
     SetVia,
 )
 from dhtvpn.mesh.relay_wire import FRAME_HEADER, HANDSHAKE_MARK, arrived_handshake, frame_header
+from dhtvpn.mesh.relayed import relayed
 
 SECRET = b"nobody on the way may read this"
 
@@ -36,6 +37,19 @@ def test_packets_go_through_members_both_ways(count: int) -> None:
     assert [side.drops() for side in row.sides] == [{}] * count
     assert all(side.take_received() == [] for side in row.sides[1:-1])
     assert not row.events(0, EndpointRoamed) and not row.events(0, HeardElsewhere)
+
+
+def test_a_frame_is_heard_at_the_member_that_brought_it() -> None:
+    """Though packets go on by the way in use, whichever member brings the answers."""
+    row = Row()
+    a, b = row.ends
+    b.engine.handle_command(SetVia(7, None, 99), 0.0)  # sends through another member by now
+    b.engine.handle_command(SetVia(9, None, 2), 0.0)
+    a.engine.handle_command(Send(3, b"\x01a frame"), 0.0)
+    row.carry()
+    (frame,) = row.events(2, ControlFrame)
+    assert frame.peer == 1 and frame.source == relayed(9, 1)
+    assert not row.events(2, HeardElsewhere) and not row.events(2, EndpointRoamed)
 
 
 def test_who_is_beyond_a_way_stays_there_when_its_members_are_called_otherwise() -> None:

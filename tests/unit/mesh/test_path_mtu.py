@@ -68,6 +68,7 @@ def test_it_is_found_although_probes_are_lost() -> None:
         path.run_until_searched()
         assert path.machine.mtu is not None and path.machine.mtu <= path.truth
         path.run(2 * RAISE_TIMER_S)
+        path.run(10, traffic=True)
         assert path.machine.mtu == path.truth
 
 
@@ -115,8 +116,31 @@ def test_an_idle_path_is_left_in_peace() -> None:
     path = Path(1500)
     path.run_until_searched()
     count = len(path.sent)
-    path.run(RAISE_TIMER_S - 10)
+    path.run(3 * RAISE_TIMER_S)
     assert len(path.sent) == count
+
+
+def test_pings_and_new_keys_of_an_idle_path_are_no_use_of_it() -> None:
+    path = Path(1500)
+    path.run_until_searched()
+    count = len(path.sent)
+    for _ in range(60):
+        for octets in (200, 56, 56):  # a Hello and a keepalive with new keys; pings
+            path.packets(octets)
+            path.run(20)
+    assert len(path.sent) == count
+    path.packets(1400)
+    path.run(1)
+    assert len(path.sent) > count, "one packet of full size is use"
+
+
+def test_a_path_that_widened_while_it_was_idle_is_used_with_the_first_packets() -> None:
+    path = Path(1280)
+    path.run_until_searched()
+    path.run(RAISE_TIMER_S + 100)
+    path.outer = 1500
+    path.run(2, traffic=True)
+    assert path.machine.mtu == path.truth
 
 
 def test_a_path_in_use_is_confirmed_with_little() -> None:
@@ -136,6 +160,18 @@ def test_probes_do_not_count_as_use() -> None:
         path.machine.packets_sent(path._traffic + path._own, path.now)
         path.run(0.25)
     assert len(path.sent) - count <= 2
+
+
+def test_answers_to_the_probes_of_the_peer_do_not_count_as_use() -> None:
+    path = Path(1500)
+    path.run_until_searched()
+    count = len(path.sent)
+    for _ in range(40):  # as many as the peer's own search takes
+        path.machine.answers()
+        path.packets(48)
+        path.run(0.02)
+    path.run(2 * RAISE_TIMER_S)
+    assert len(path.sent) == count
 
 
 def test_the_first_packets_after_a_pause_are_confirmed_at_once() -> None:

@@ -54,8 +54,10 @@ class FakeAgent:
 
     def __init__(self, path: Endpoint | None, delay_s: float) -> None:
         self.path, self.delay_s, self.closed = path, delay_s, False
+        self.deadline_s = 0.0
 
     async def connect(self, deadline_s: float) -> Endpoint:
+        self.deadline_s = deadline_s
         if self.path is None or self.delay_s > deadline_s:
             await asyncio.sleep(deadline_s)
             raise TimedOutError("no direct path")
@@ -530,6 +532,52 @@ async def test_a_relayed_peer_costs_few_attempts_in_an_hour() -> None:
         bench.connector.session_up()
         await asyncio.sleep(120)
     assert 3 <= len(bench.agents) - before <= 3600 / (module.RELAYED_PAUSE_S / 2)
+    await bench.connector.close()
+
+
+@scenario
+async def test_attempts_of_a_relayed_peer_become_brief_until_there_is_news() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    bench.connector.session_up()
+    await asyncio.sleep(200)
+    deadlines = [agent.deadline_s for agent in bench.agents]
+    full = deadlines.index(module.LOOK_S)
+    assert module.FULL_ATTEMPTS <= full <= module.FULL_ATTEMPTS + 1, (
+        "the record was news in the first of them"
+    )
+    assert set(deadlines[:full]) == {module.ICE_DEADLINE_S} and set(deadlines[full:]) == {module.LOOK_S}
+    bench.connector.candidates_told(CANDIDATES)
+    await asyncio.sleep(module.LOOK_S + module.FIRST_PAUSE_S)
+    assert bench.agents[-1].deadline_s == module.ICE_DEADLINE_S
+    await bench.connector.close()
+
+
+@scenario
+async def test_another_relay_is_no_reason_to_seek_as_after_a_direct_path_was_lost() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.6)
+    bench.peer.endpoint = BEYOND
+    bench.connector.session_up()
+    await asyncio.sleep(600)
+    before = len(bench.agents)
+    bench.connector.fell_back()
+    await asyncio.sleep(120)
+    assert len(bench.agents) - before <= 2
+    await bench.connector.close()
+
+
+@scenario
+async def test_attempts_of_a_peer_without_any_path_stay_as_long_as_they_were() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(300)
+    assert {agent.deadline_s for agent in bench.agents} == {module.ICE_DEADLINE_S}
     await bench.connector.close()
 
 

@@ -142,6 +142,23 @@ def test_a_way_that_is_cut_is_replaced_and_comes_back() -> None:
     play(nodes, story)
 
 
+def test_what_a_neighbour_has_told_holds_again_though_it_never_noticed_that_we_were_gone() -> None:
+    nodes = Nodes(3, (0, 1), (1, 2))
+
+    async def story() -> None:
+        assert nodes.ways(0, 2) == [[1]]
+        neighbour = nodes.peers[0, 1]
+        direct, neighbour.endpoint = neighbour.endpoint, relayed(1, neighbour.number)
+        nodes.hoods[0].gone(neighbour)
+        await asyncio.sleep(5)
+        assert nodes.ways(0, 2) == []
+        neighbour.endpoint = direct
+        nodes.hoods[0].introduce(neighbour)
+        assert nodes.ways(0, 2) == [[1]]
+
+    play(nodes, story)
+
+
 def test_who_does_not_relay_is_on_no_way() -> None:
     nodes = Nodes(3, (0, 1), (1, 2), unwilling=(1,))
 

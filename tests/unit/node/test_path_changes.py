@@ -112,6 +112,23 @@ def test_a_relay_that_does_not_work_is_left_for_another() -> None:
     assert world.moves[-1][0] < 1 + 2.0 + 3.5
 
 
+def test_who_is_told_of_another_relay_while_its_own_works_has_the_two_compared() -> None:
+    compared: list[Endpoint] = []
+
+    async def play(world: World) -> None:
+        world.paths._peer_left = lambda peer, way: compared.append(way)
+        world.peer.last_heard = time.monotonic()
+        world.paths.told_by_relay(world.peer, RELAY)
+        world.paths.told_by_relay(world.peer, OTHER)
+        world.paths.move(world.peer, OTHER)
+        world.peer.last_heard = time.monotonic()
+        world.paths.told_by_relay(world.peer, RELAY)  # not so soon after a move of our own
+        await asyncio.sleep(1)
+
+    world = scenario(play, RELAY, OTHER, at=RELAY)
+    assert compared == [OTHER] and [where for _, where in world.moves] == [OTHER]
+
+
 def test_where_no_relay_works_the_path_is_lost() -> None:
     async def play(world: World) -> None:
         world.works = set()

@@ -119,3 +119,13 @@ def test_a_silent_path_has_the_outside_asked() -> None:
     bench = Bench()
     bench.recovery.path_lost()
     assert bench.whom("survey") == [False] and bench.whom("port") == [None]
+
+
+def test_a_cable_that_is_out_says_nothing_of_address_families() -> None:
+    bench = Bench()
+    bench.change("192.0.2.1")
+    assert bench.recovery.families == {4}
+    bench.change("2001:db8::1")
+    assert bench.recovery.families == {6}
+    bench.change()
+    assert bench.recovery.families == {4, 6}

@@ -107,6 +107,24 @@ def test_registrations_are_renewed_and_last() -> None:
     run(scenario())
 
 
+def test_claims_of_other_epochs_are_shown_at_every_other_renewal_and_to_one_that_has_forgotten() -> None:
+    async def scenario() -> None:
+        world = World(ONE)
+        task = await running(world, ONE, seconds=600)
+        shown = [message.claim for _, message in world.asked if message.token == TOKEN]
+        present, other = (shown.count(claim) for claim in CLAIMS)
+        assert present >= 600 / module.RENEW_S - 2 and abs(other - present / 2) <= 1
+        if world.asked[-1][1].claim == CLAIMS[1]:  # the next shows the present one's alone
+            await asyncio.sleep(module.RENEW_S)
+        assert world.asked[-1][1].claim == CLAIMS[0]
+        world.token, world.asked = b"tokenTOK", []
+        await asyncio.sleep(module.RENEW_S + 1)
+        assert {message.claim for _, message in world.asked if message.token == world.token} == set(CLAIMS)
+        await end(task)
+
+    run(scenario())
+
+
 def test_who_does_not_answer_is_not_asked_again_for_long() -> None:
     async def scenario() -> None:
         world = World(TWO)
@@ -127,6 +145,29 @@ def test_a_volunteer_that_vanishes_is_given_up_and_another_taken() -> None:
         await asyncio.sleep(module.RENEW_S + 15)
         assert gone in world.lost and gone not in world.client.homes
         assert len(world.client.homes) == 2 and not world.client.registered(gone)
+        await end(task)
+
+    run(scenario())
+
+
+SIX = Endpoint("2001:db8::9", 4690)
+
+
+def test_volunteers_of_an_address_family_that_is_gone_are_left_and_others_found_at_once() -> None:
+    async def scenario() -> None:
+        world = World(ONE, SIX)
+        task = await running(world, ONE, SIX, seconds=0.1)
+        world.volunteers = {SIX}
+        await asyncio.sleep(1)
+        world.client.network_changed([4])
+        assert world.client.homes == (ONE,) and world.lost == [SIX]
+        await asyncio.sleep(1)
+        world.asked.clear()
+        world.client.network_changed([6])
+        assert world.client.homes == () and world.lost == [SIX, ONE]
+        assert not await world.client.register(ONE)
+        await asyncio.sleep(0.2)
+        assert world.client.homes == (SIX,) and {endpoint for endpoint, _ in world.asked} == {SIX}
         await end(task)
 
     run(scenario())

@@ -14,7 +14,7 @@ from dhtvpn.mesh.relay_wire import relay_id
 from dhtvpn.mesh.relayed import is_relayed, place_of
 from dhtvpn.mesh.routes import Links
 from dhtvpn.node.neighbourhood import Neighbourhood, key_of
-from dhtvpn.node.relaying import Relaying
+from dhtvpn.node.relaying import MemberWay, Relaying
 from dhtvpn.records.epochs import EPOCH_S
 
 SECRET = bytes(32)
@@ -125,6 +125,40 @@ def test_a_handshake_goes_there_and_back_through_a_volunteer() -> None:
         a.relaying.handshake_received(b.sent[0][0], VOLUNTEER)
         assert a.got[0][1] == way
         assert a.drops.total() == b.drops.total() == 0
+
+    play(story)
+
+
+def test_what_a_member_brought_is_answered_by_the_way_that_begins_with_it() -> None:
+    async def story() -> None:
+        a = Node(0, 5)
+        for carrier in (1, 2, 4):
+            a.reach(carrier, {3: 10.0 * carrier} if carrier != 4 else {})
+        peer = a.peers[3]
+        first, second = await a.relaying.ways_to(peer)
+        peer.endpoint = first
+        peer.move(Occasion.SESSION_UP)
+        assert a.relaying.way_heard(peer, second) == second
+        assert a.relaying.way_heard(peer, first) == first
+        unknown = a.relaying._way(peer, MemberWay(a.peers[4].number))
+        assert a.relaying.way_heard(peer, unknown) == first, "it is not said to reach the peer"
+        direct = Endpoint("192.0.2.9", 4690)
+        assert a.relaying.way_heard(peer, direct) == direct
+
+    play(story)
+
+
+def test_of_several_members_on_a_way_the_last_stands_for_all() -> None:
+    async def story() -> None:
+        a = Node(0, 4)
+        a.reach(1, {2: 10.0})
+        a.hood.heard(a.peers[1], Links(key(2)[:8], 1, {key(3)[:8]: 10.0}, 1))
+        peer = a.peers[3]
+        (way,) = await a.relaying.ways_to(peer)
+        assert len(a.relaying.members_of(way)) == 2
+        brought = a.relaying._way(peer, MemberWay(a.peers[1].number))
+        for peer.endpoint in (way, None):
+            assert a.relaying.way_heard(peer, brought) == way
 
     play(story)
 
