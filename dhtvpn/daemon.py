@@ -152,13 +152,17 @@ def _surroundings(
 
 def _agent_maker(port: UdpPort) -> AgentMaker:
     def make_agent(
-        credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
+        credentials: PairCredentials,
+        local: Sequence[Candidate],
+        remote: Sequence[Candidate],
+        heard: Callable[[Endpoint], None],
     ) -> IceAgent:
         return IceAgent(
             port,
             credentials,
             local=[(candidate.endpoint, candidate.kind) for candidate in local],
             remote=[(candidate.endpoint, candidate.kind) for candidate in remote],
+            heard=heard,
         )
 
     return make_agent

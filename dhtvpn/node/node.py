@@ -256,6 +256,7 @@ class Node:
             drops=self.drops,
             relaying=self.relaying,
             attempt_failed=self.reporter.attempt_failed,
+            heard_direct=self.paths.heard_elsewhere,
         )
 
     def _make_recovery(self) -> Recovery:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
@@ -25,6 +25,10 @@ from dhtvpn.wireguard import events as wg
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
+
+
+ANSWERED_S: Final = 1.0
+"""The initiator's first packet follows our answer within a round trip; where it does not, the answer is lost."""
 
 
 class TunnelListener(Protocol):
@@ -174,6 +178,11 @@ class Tunnels:
             for destination in endpoints if endpoint == endpoints[0] else (endpoint,):
                 self._send(data, destination)
         self._flush()
+
+    def answered_lately(self, peer: Peer) -> bool:
+        """Whether we have just answered an initiation of the peer: its session is about to be used."""
+        answered_at = self._device.peer(peer.tunnel_key).answered_at
+        return answered_at is not None and time.monotonic() - answered_at < ANSWERED_S
 
     def use_features(self, peer: Peer, features: int) -> None:
         """Use what the peer's Hello and ours have in common."""
@@ -346,6 +355,7 @@ class Tunnels:
             case wg.KeypairReady():
                 self._engine.install_keypair(peer.number, event.keypair)
                 if event.keypair.initiator:
+                    self._answered(peer)
                     self._listener.session_up(peer)
             case wg.SendKeepalive():
                 self._engine.send(peer.number, b"")
@@ -357,6 +367,12 @@ class Tunnels:
                 log.info("peer %s: no answer to our handshakes", peer.id)
             case _:
                 assert_never(event)
+
+    def _answered(self, peer: Peer) -> None:
+        """Where the peer has answered is where it is: a knock goes to endpoints that are not in use yet."""
+        endpoint = self._device.peer(peer.tunnel_key).endpoint
+        if endpoint is not None and endpoint != peer.endpoint:
+            self._endpoint_learned(peer, endpoint)
 
     def _endpoint_learned(self, peer: Peer, endpoint: Endpoint) -> None:
         """The peer has sent a handshake message from ``endpoint``, and was answered there. A path in use is
