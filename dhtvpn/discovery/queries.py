@@ -154,9 +154,7 @@ class Queries:
             return self._tasks.spawn(query)
 
         shortlist = Shortlist(target, paths=paths)
-        return await lookup.run(
-            shortlist, self._start(target), start_query, self._soft_timeout_s, progress
-        )
+        return await lookup.run(shortlist, self._start(target), start_query, self._soft_timeout_s, progress)
 
     def proven_close_to(self, target: bytes, count: int) -> list[Contact]:
         """Of the ``count`` closest contacts that we know of without asking anybody, those that have given us

@@ -412,9 +412,7 @@ class Connector:
             return
         await self._release_agent()
         try:
-            agent = self._make_agent(
-                credentials, self._own_candidates(), self._candidates, self._check_heard
-            )
+            agent = self._make_agent(credentials, self._own_candidates(), self._candidates, self._check_heard)
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return

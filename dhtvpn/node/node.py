@@ -25,6 +25,7 @@ from dhtvpn.mesh.peers import Occasion, Peer, PeerState, PeerTable
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.port_mapping.mapper import PortMapper
+from dhtvpn.nat.probe_allowance import ProbeAllowance
 from dhtvpn.nat.reflexive import Mapping
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.bootstrap import Bootstrapper
@@ -32,6 +33,7 @@ from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.connector import AgentMaker
+from dhtvpn.node.direct_probes import DirectProbes
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.floors import Floors
@@ -130,13 +132,7 @@ class Node:
         self.relaying = self._make_relaying()
         self.reporter = Reporter(events=events, relays=self.relaying, port=port, drops=drops)
         self.liveness = self._make_liveness()
-        self.paths = PathChanges(
-            tunnels=self.tunnels,
-            liveness=self.liveness,
-            relaying=self.relaying,
-            moved=self._path_moved,
-            because=self.reporter.history.because,
-        )
+        self.paths, self.direct_probes = self._make_paths()
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -221,7 +217,18 @@ class Node:
             send_frame_to=self.tunnels.send_frame_to,
             random_bytes=self._random_bytes,
             lost=self._path_lost,
+            other_way=self._way_beside,
         )
+
+    def _make_paths(self) -> tuple[PathChanges, DirectProbes]:
+        paths = PathChanges(
+            tunnels=self.tunnels,
+            liveness=self.liveness,
+            relaying=self.relaying,
+            moved=self._path_moved,
+            because=self.reporter.history.because,
+        )
+        return paths, DirectProbes(places=self._direct_places, paths=paths, allowance=ProbeAllowance())
 
     def _make_signals(self) -> Signals:
         return Signals(
@@ -392,6 +399,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.on_demand.close()
+        await self.direct_probes.close()
         await self.paths.close()
         await self.liveness.close()
         self.path_probes.close()
@@ -471,11 +479,14 @@ class Node:
         if member is not None and peer.path != "direct":
             if peer.relayed:
                 self.signals.send(peer)
+                self.direct_probes.wanted(peer)
             member.connector.hurry()
 
     def packets_moved(self, peer: Peer) -> None:
         self.liveness.packets_moved(peer)
         self.path_probes.packets_moved(peer)
+        if self.members.of(peer) is not None:
+            self.direct_probes.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
         self.path_probes.refused(peer, size)
@@ -616,6 +627,7 @@ class Node:
         if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
             self.liveness.forget(peer)
             self.paths.forget(peer)
+            self.direct_probes.forget(peer)
             self.path_probes.forget(peer)
             await self.members.forget(peer.node_key)
 
@@ -626,12 +638,28 @@ class Node:
             self.relaying.client.network_changed()
             self.recovery.surveyed()
             self.signals.send_to_relayed()
+            for peer in self.table.connected():
+                if self.members.of(peer) is not None:
+                    self.direct_probes.wanted(peer)
         else:
             self._candidates_changed()
 
     def _candidates_changed(self) -> None:
         self.announcer.announce()
         self.signals.send_to_relayed()
+
+    def _direct_places(self, peer: Peer) -> list[Endpoint]:
+        """Where a relayed peer may be reached directly: where it was before, then what it says itself."""
+        member = self.members.of(peer)
+        if member is None:
+            return []
+        told = [candidate.endpoint for candidate in member.connector.candidates]
+        places = dict.fromkeys([*member.connector.known_endpoints, *told])
+        return [place for place in places if (6 if place.is_ipv6 else 4) in self._families]
+
+    def _way_beside(self, peer: Peer) -> Endpoint | None:
+        """A way through a relay to a peer that packets do not take now."""
+        return next((way for way in self.relaying.ways_now(peer) if way != peer.endpoint), None)
 
     def _homes_changed(self) -> None:
         self.announcer.announce()

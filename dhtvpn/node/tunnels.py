@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 ANSWERED_S: Final = 1.0
-"""The initiator's first packet follows our answer within a round trip; where it does not, the answer is lost."""
+"""The initiator's first packet follows our answer within a round trip. If it does not, the answer is lost."""
 
 
 class TunnelListener(Protocol):
