@@ -135,9 +135,11 @@ class Outbound:
             self._drops.count("dataplane", "probe_unsent")
             return
         before = peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source
+        blocks_wanted = peer.blocks_wanted
         self._peers.aim(peer, endpoint)
         self.send_plaintext(peer, plaintext, now)
         peer.endpoint, peer.family, peer.address, peer.via, peer.header, peer.source = before
+        peer.blocks_wanted = blocks_wanted  # said of the path in use, which has not changed
 
     def forward_at_most(self, octets_per_s: int, now: float) -> None:
         """Send on relay frames of members, so many octets a second; 0: none."""
