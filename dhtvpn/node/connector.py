@@ -448,11 +448,15 @@ class Connector:
         """The peer's check has got through from ``endpoint``: the handshake follows at once, in place of two
         more round trips of checks, once in an attempt. Where it does not get through, the checks decide. The
         source of a check may be forged, so what we send counts as a check of our own would."""
-        if self._session.is_set() or self._checking is None or not self._may_probe(endpoint):
+        if self._session.is_set() or self._checking is None:
             return
         if self.peer.relayed:
-            self._heard_direct(self.peer, endpoint)  # there is a session, and a ping by that path suffices
-        elif self._greeted is None and not self._tunnels.answered_lately(self.peer):
+            if self._may_probe(endpoint):
+                self._heard_direct(self.peer, endpoint)  # there is a session: a ping by that path suffices
+            return
+        if self._greeted is not None or self._tunnels.answered_lately(self.peer):
+            return
+        if self._may_probe(endpoint):
             self._greeted, self._greeted_at = endpoint, asyncio.get_running_loop().time()
             self._tunnels.knock(self.peer, [endpoint])
 

@@ -297,7 +297,7 @@ async def test_a_path_that_works_is_not_left_because_another_does_too() -> None:
 
 
 @scenario
-async def test_a_standstill_of_this_process_is_no_silence_of_the_peer(monkeypatch: Any = None) -> None:
+async def test_a_standstill_of_this_process_is_no_silence_of_the_peer() -> None:
     path = Path()
     path.liveness.watch(path.peer)
     await asyncio.sleep(5)
