@@ -12,10 +12,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dhtvpn import files
 from dhtvpn import identity as identities
@@ -24,32 +24,20 @@ from dhtvpn.confinement import kernel, landlock
 from dhtvpn.confinement.account import take_over
 from dhtvpn.confinement.places import readable
 from dhtvpn.confinement.process import Confinement, confine
-from dhtvpn.control.server import ControlServer
-from dhtvpn.discovery.sources import OtherSurvey
 from dhtvpn.drops import Drops
-from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DamagedStateError, SystemRefusedError
 from dhtvpn.membership.addresses import ipv4_network, ipv6_address, ipv6_network
-from dhtvpn.membership.pairwise import PairCredentials
-from dhtvpn.nat.filtering import find_filtering
-from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
-from dhtvpn.nat.reflexive import Survey, survey
 from dhtvpn.nat.stun_service import StunService
-from dhtvpn.node.api import LocalApi
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.config import NodeConfig
-from dhtvpn.node.connector import AgentMaker
 from dhtvpn.node.events import Events
 from dhtvpn.node.local_end import LocalEnd
-from dhtvpn.node.node import Node
-from dhtvpn.node.port_mapping import open_port_mapper
-from dhtvpn.node.sources import open_sources
-from dhtvpn.node.surroundings import Surroundings
-from dhtvpn.records.record import Candidate
-from dhtvpn.records.topics import NetworkTopics
 from dhtvpn.system import links
 from dhtvpn.system.processor_time import ProcessorTime
+
+if TYPE_CHECKING:
+    from dhtvpn import assembly
 
 __all__ = ["NodeConfig", "run_node"]
 
@@ -65,8 +53,10 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
     async with AsyncExitStack() as stack:
         stack.enter_context(_locked(config))
         node = await _build(config, stack, report)
+        from dhtvpn.assembly import serving  # noqa: PLC0415 - there since the node was built
+
         with _stop_on_signal(node.stop_requested):
-            await stack.enter_async_context(_serving(node, config.socket_path))
+            await stack.enter_async_context(serving(node, config.socket_path))
             node.confinement = _confine(config)
             node.port.start_reading()
             who = f"{config.network}: this is {config.hostname}, {node.claim.address} and {node.ipv6}"
@@ -81,7 +71,9 @@ async def run_node(config: NodeConfig, report: Callable[[str, str], None], ready
                 raise node.failure
 
 
-async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[str, str], None]) -> Node:
+async def _build(
+    config: NodeConfig, stack: AsyncExitStack, report: Callable[[str, str], None]
+) -> "assembly.Node":
     drops, events, random_bytes = Drops(), Events(report), os.urandom
     directory_path, network_id = config.network_directory, config.network_id
     identity = identities.load_or_create(directory_path / "identity.json", random_bytes)
@@ -90,82 +82,38 @@ async def _build(config: NodeConfig, stack: AsyncExitStack, report: Callable[[st
     port = await _open_port(config, drops)
     stack.callback(port.close)
     StunService(port)
-    local_end = await LocalEnd.open(
-        config.interface,
-        port=port,
-        network_id=network_id,
-        ipv4=claim.address,
-        ipv6=ipv6_address(network_id, identity.node_key),
-        cipher=config.cipher,
-        say=events.say,
+    opening = asyncio.create_task(
+        LocalEnd.open(
+            config.interface,
+            port=port,
+            network_id=network_id,
+            ipv4=claim.address,
+            ipv6=ipv6_address(network_id, identity.node_key),
+            cipher=config.cipher,
+            say=events.say,
+        )
     )
+    await asyncio.sleep(0)  # the engine's process starts, which takes as long as importing the rest
+    from dhtvpn import assembly  # noqa: PLC0415
+
+    local_end = await opening
     stack.push_async_callback(local_end.close)
     processor_time = ProcessorTime()
     stack.callback(processor_time.close)
-    topics = NetworkTopics(network_id.secret)
-    sources = await open_sources(config, port, local_end.interface, drops, stack, topics=topics)
-    node = Node(
+    node = await assembly.put_together(
         config,
+        stack,
         identity=identity,
         claim=claim,
         port=port,
-        sources=sources,
         local_end=local_end,
-        surroundings=_surroundings(config, port, local_end.interface, sources.survey),
-        make_agent=_agent_maker(port),
         events=events,
         drops=drops,
         random_bytes=random_bytes,
-        port_mapper=open_port_mapper(
-            config,
-            port.port,
-            local_end.interface,
-            identity=identity,
-            say=events.say,
-            drops=drops,
-            random_bytes=random_bytes,
-        ),
-        topics=topics,
         wanted_to_run=processor_time.wanted,
     )
     stack.push_async_callback(node.close)
     return node
-
-
-def _surroundings(
-    config: NodeConfig, port: UdpPort, interface: str, other: OtherSurvey | None
-) -> Surroundings:
-    async def host_addresses() -> Sequence[links.Address]:
-        return await links.host_addresses(exclude_interfaces={interface})
-
-    async def survey_from(servers: Sequence[Endpoint], own: Sequence[links.Address]) -> Survey:
-        addresses = [str(address) for address in own]
-        found = await survey(port, servers, host_addresses=addresses)
-        if not found.public_endpoints and other is not None:
-            found = await other(addresses)
-        return found
-
-    return Surroundings(
-        network_id=config.network_id,
-        port=port.port,
-        host_addresses=host_addresses,
-        survey=survey_from,
-        find_filtering=partial(find_filtering, port),
-    )
-
-
-def _agent_maker(port: UdpPort) -> AgentMaker:
-    def make_agent(
-        credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
-    ) -> IceAgent:
-        return IceAgent(
-            port,
-            credentials,
-            local=[(candidate.endpoint, candidate.kind) for candidate in local],
-            remote=[(candidate.endpoint, candidate.kind) for candidate in remote],
-        )
-
-    return make_agent
 
 
 async def _open_port(config: NodeConfig, drops: Drops) -> UdpPort:
@@ -267,13 +215,3 @@ def _stop_on_signal(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-@asynccontextmanager
-async def _serving(node: Node, path: Path) -> AsyncIterator[None]:
-    server = ControlServer(LocalApi(node), path)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.close()

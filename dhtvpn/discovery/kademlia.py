@@ -19,7 +19,7 @@ from dhtvpn.discovery.limits import AnswerLimit
 from dhtvpn.discovery.meetings import Meetings
 from dhtvpn.discovery.own_ids import OwnIds
 from dhtvpn.discovery.polling import Polling
-from dhtvpn.discovery.publishing import Publication
+from dhtvpn.discovery.publishing import EARLY, Publication
 from dhtvpn.discovery.pushing import Pushing
 from dhtvpn.discovery.queries import Queries
 from dhtvpn.discovery.reader import Reader, Watches
@@ -215,6 +215,7 @@ class KademliaDirectory:
         """
         self._inspect(envelope, dht_key, self._unix_time())
         publication = Publication(lambda c: self._tasks.spawn(self._queries.store(c, dht_key, envelope)))
+        publication.begin(self._queries.proven_close_to(dht_key, EARLY))
         closest = await self._queries.closest(dht_key, progress=publication.progress)
         if self._among_closest(dht_key, closest):
             outcome = self._storage.put(dht_key, envelope, None, self._unix_time())

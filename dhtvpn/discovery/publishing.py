@@ -22,6 +22,10 @@ class Publication:
         self._store = store
         self._stores: dict[Contact, asyncio.Task[bool]] = {}
 
+    def begin(self, known: Iterable[Contact]) -> None:
+        """Those of the closest known contacts whose tokens are at hand need no question before."""
+        self._store_at(known)
+
     def progress(self, shortlist: Shortlist) -> None:
         """The lookup has heard somebody."""
         self._store_at(shortlist.answered_among_closest(EARLY))

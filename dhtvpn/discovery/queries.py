@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dhtvpn.discovery import lookup
-from dhtvpn.discovery.contact import IPV4, IPV6, Contact
+from dhtvpn.discovery.contact import IPV4, IPV6, Contact, distance
 from dhtvpn.discovery.newest import NewestEnvelopes
 from dhtvpn.discovery.round_trips import RoundTrips
 from dhtvpn.discovery.routing import K, RoutingTable
@@ -153,12 +153,23 @@ class Queries:
             query = self.find_node(contact, target) if topic is None else self.find(contact, topic)
             return self._tasks.spawn(query)
 
+        shortlist = Shortlist(target, paths=paths)
+        return await lookup.run(shortlist, self._start(target), start_query, self._soft_timeout_s, progress)
+
+    def proven_close_to(self, target: bytes, count: int) -> list[Contact]:
+        """Of the ``count`` closest contacts that we know of without asking anybody, those that have given us
+        a token."""
+        by_distance = sorted(self._start(target), key=lambda contact: distance(contact.node_id, target))
+        by_node: dict[bytes, Contact] = {}
+        for contact in by_distance:
+            by_node.setdefault(contact.node_id, contact)  # one endpoint each
+        now = self._monotonic()
+        return [c for c in list(by_node.values())[:count] if self.tokens.get(c.endpoint, now)]
+
+    def _start(self, target: bytes) -> list[Contact]:
+        """Where a lookup begins."""
         start = [c for family in (IPV4, IPV6) for c in self._table.find_neighbors(target, K, family)]
-        if len(start) < K:
-            start += self.told
-        return await lookup.run(
-            Shortlist(target, paths=paths), start, start_query, self._soft_timeout_s, progress
-        )
+        return start if len(start) >= K else list(dict.fromkeys([*start, *self.told]))
 
     def remember_told(self, answers: Iterable[Answer]) -> None:
         """Keep what the nodes that we started from have told, as further start points of lookups while the

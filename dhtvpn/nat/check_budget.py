@@ -67,7 +67,7 @@ class CheckBudget:
     def take(self, destination: Endpoint, now: float, *, triggered: bool = False) -> bool:
         """Whether a check may be sent to ``destination`` now; then it counts as sent."""
         endpoint = _account(self._endpoints, destination, ENDPOINT_BURST, now)
-        address = _account(self._addresses, _site(destination), ADDRESS_BURST, now)
+        address = _account(self._addresses, site_of(destination), ADDRESS_BURST, now)
         reserve = TRIGGERED_RESERVE if triggered else 0.0
         if not (
             endpoint.has(now, ENDPOINT_BURST, ENDPOINT_RATE, reserve)
@@ -83,7 +83,7 @@ class CheckBudget:
         """An authentic answer to a check came from there."""
         for account in (
             _account(self._endpoints, destination, ENDPOINT_BURST, now),
-            _account(self._addresses, _site(destination), ADDRESS_BURST, now),
+            _account(self._addresses, site_of(destination), ADDRESS_BURST, now),
         ):
             account.proven_until = now + PROVEN_S
 
@@ -98,7 +98,7 @@ def _account(accounts: OrderedDict[Key, _Account], key: Key, burst: float, now: 
     return account
 
 
-def _site(endpoint: Endpoint) -> str:
+def site_of(endpoint: Endpoint) -> str:
     """The IPv4 address or IPv6 /64 of ``endpoint``, as a key."""
     if not endpoint.is_ipv6:
         return endpoint.host

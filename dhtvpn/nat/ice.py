@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from dhtvpn.endpoint import Endpoint
@@ -32,7 +32,8 @@ class IceAgent:
 
     ``local`` and ``remote`` list (endpoint, kind) where kind is an Enum member or a word named HOST,
     REFLEXIVE or MAPPED. ``local`` says which families and addresses are ours; without any, the families
-    of the port. Make it inside a running event loop. Raises UsageError when the credentials are in use
+    of the port. ``heard`` is told where an authentic check of the peer came from, at every one, before it is
+    answered. Make it inside a running event loop. Raises UsageError when the credentials are in use
     already or the port has too many agents.
     """
 
@@ -42,11 +43,12 @@ class IceAgent:
         credentials: Credentials,
         local: Iterable[tuple[Endpoint, Enum | str]],
         remote: Iterable[tuple[Endpoint, Enum | str]],
+        heard: Callable[[Endpoint], None] = lambda _: None,
     ) -> None:
         self._port = port
         self._ufrag = credentials.own_ufrag
         self._closed = False
-        self._connection = PortConnection(port, credentials)
+        self._connection = PortConnection(port, credentials, heard)
         self._kinds: dict[Endpoint, CandidateKind] = {}
         self._left_out: dict[Endpoint, tuple[CandidateKind, str]] = {}
         own = [endpoint for endpoint, _ in local]
@@ -88,6 +90,10 @@ class IceAgent:
             known = kind_of(kind)
             if self._connection.add_remote(ice_candidate(endpoint, known, len(self._kinds))):
                 self._kinds[endpoint] = known
+
+    def proven(self, endpoint: Endpoint) -> None:
+        """The tunnel's handshake has got through to ``endpoint``: no better check of it is needed."""
+        self._connection.proven = endpoint
 
     def pairs(self) -> list[CheckedPair]:
         """What has become of the candidate pairs so far: those of the check list, the best first, then

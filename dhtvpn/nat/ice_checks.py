@@ -19,7 +19,7 @@ Private members of aioice that this relies on are listed in tests/unit/nat/test_
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -86,10 +86,17 @@ class SharedTransport:
         asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
 
+def _nobody_listens(endpoint: Endpoint) -> None:
+    """Where nobody wants to know whence checks come."""
+
+
 class PortConnection(aioice.Connection):
     """The check list of one peer. ``completed`` is done when a pair has been nominated."""
 
-    def __init__(self, port: UdpPort, credentials: Credentials) -> None:
+    def __init__(
+        self, port: UdpPort, credentials: Credentials, heard: Callable[[Endpoint], None] = _nobody_listens
+    ) -> None:
+        """``heard`` is told where an authentic check of the peer came from, before it is answered."""
         super().__init__(
             ice_controlling=credentials.controlling,
             local_username=credentials.own_ufrag,
@@ -99,6 +106,9 @@ class PortConnection(aioice.Connection):
         self.remote_password = credentials.peer_password
         self.completed = asyncio.Event()
         self._port = port
+        self._heard = heard
+        self.proven: Endpoint | None = None
+        """Where the tunnel's handshake got through before our checks were over: as good as nominated."""
         self._own_password = credentials.own_password
         self._peer_password = credentials.peer_password
         self._bases: dict[int, ice.StunProtocol] = {}
@@ -121,16 +131,17 @@ class PortConnection(aioice.Connection):
 
     def _report_of(self, pair: ice.CandidatePair, kinds: Mapping[Endpoint, CandidateKind]) -> CheckedPair:
         count, remote = self._counts.get(pair, CheckCount()), Endpoint(*pair.remote_addr)
-        result = _result(pair, count)
+        proven = remote == self.proven
+        result = PairResult.SUCCEEDED if proven else _result(pair, count)
         without_answer = result in (PairResult.NO_ANSWER, PairResult.NOT_TRIED)
-        overtaken = without_answer and self.nominated_pair is not None
+        overtaken = without_answer and (self.nominated_pair is not None or self.proven is not None)
         return CheckedPair(
             local=Endpoint(*pair.local_addr),
             remote=remote,
             remote_kind=kinds.get(remote, CandidateKind.PEER_REFLEXIVE),
             result=result,
             reason="another pair was faster" if overtaken else count.reason(result),
-            nominated=pair is self.nominated_pair,
+            nominated=proven if self.proven is not None else pair is self.nominated_pair,
             requests=count.requests,
             rtt_ms=count.rtt_ms,
         )
@@ -196,6 +207,7 @@ class PortConnection(aioice.Connection):
         elif "PRIORITY" not in message.attributes:
             self._port.drops.count("ice", "priority")
         else:
+            self._heard(source)
             self.request_received(message, (source.host, source.port), base)
 
     # aioice's hooks

@@ -20,12 +20,14 @@ from dhtvpn.mesh.peers import PeerTable
 from dhtvpn.mesh.relayed import is_relayed
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.port_mapping.mapper import PortMapper
+from dhtvpn.nat.probe_allowance import ProbeAllowance
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.background import Background
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.clock import ClockComparison
 from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.connector import AgentMaker
+from dhtvpn.node.direct_probes import DirectProbes
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.floors import Floors
@@ -126,6 +128,9 @@ class Assembly(Parts):
         self.reporter = Reporter(events=self.events, relays=self.relaying, port=self.port, drops=self.drops)
         self.liveness = self._make_liveness()
         self.paths, self.relay_watch = self._make_paths()
+        self.direct_probes = DirectProbes(
+            places=self._path_events.direct_places, paths=self.paths, allowance=ProbeAllowance()
+        )
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -211,6 +216,7 @@ class Assembly(Parts):
             send_frame_to=self.tunnels.send_frame_to,
             random_bytes=self._random_bytes,
             lost=self._path_events.lost,
+            other_way=self._path_events.way_beside,
         )
 
     def _make_paths(self) -> tuple[PathChanges, RelayWatch]:
@@ -256,6 +262,7 @@ class Assembly(Parts):
             drops=self.drops,
             relaying=self.relaying,
             attempt_failed=self.reporter.attempt_failed,
+            heard_direct=self.paths.heard_elsewhere,
         )
 
     def _make_recovery(self, wanted_to_run: Callable[[], float]) -> Recovery:

@@ -64,10 +64,12 @@ LINGER_S = 3.0
 KNOWN_ENDPOINTS = 4
 NO_RELAY_S = 0.2
 """Until we look again for a relay where there was none."""
-RELAY_AFTER_S = 0.5
+RELAY_AFTER_S = 0.3
 """A direct path usually takes less; where it takes longer, packets go through a relay meanwhile."""
 RELAY_UNWANTED_S = 3.0
 """The same where no packet waits: a session through a relay, and the move away from it, cost more."""
+GREETING_S = 0.5
+"""A handshake that has followed the peer's check is given so long before one by a relay voids it."""
 
 
 async def no_relays(peer: Peer) -> Sequence[Endpoint]:
@@ -84,14 +86,21 @@ class Agent(Protocol):
 
     def add_remote(self, endpoint: Endpoint, kind: CandidateKind) -> None: ...
 
+    def proven(self, endpoint: Endpoint) -> None: ...
+
     async def close(self) -> None: ...
 
 
 class AgentMaker(Protocol):
-    """Makes an agent for one attempt from credentials and both sides' candidates."""
+    """Makes an agent for one attempt from credentials and both sides' candidates. ``heard`` is told where an
+    authentic check of the peer came from."""
 
     def __call__(
-        self, credentials: PairCredentials, local: Sequence[Candidate], remote: Sequence[Candidate]
+        self,
+        credentials: PairCredentials,
+        local: Sequence[Candidate],
+        remote: Sequence[Candidate],
+        heard: Callable[[Endpoint], None],
     ) -> Agent: ...
 
 
@@ -111,11 +120,14 @@ class Connector:
         may_probe: Callable[[Endpoint], bool] = lambda _: True,
         ways_by_relay: Callable[[Peer], Awaitable[Sequence[Endpoint]]] = no_relays,
         attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
+        heard_direct: Callable[[Peer, Endpoint], None] = lambda peer, endpoint: None,
     ) -> None:
         """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not.
         ``may_probe``: whether an endpoint that a peer has named, and that may be a victim's, gets one more
         datagram. ``ways_by_relay``: ways to a peer through relays, the best first. ``attempt_failed`` is
-        told how many attempts in a row have failed."""
+        told how many attempts in a row have failed, ``heard_direct`` where a check of a relayed peer came
+        from."""
+        self._heard_direct = heard_direct
         self._ways_by_relay = ways_by_relay
         self.peer = peer
         self._tunnels = tunnels
@@ -147,6 +159,9 @@ class Connector:
         self._session = asyncio.Event()
         self._attempt: asyncio.Task[None] | None = None
         self._agent: Agent | None = None
+        self._greeted: Endpoint | None = None
+        """Where our handshake followed the peer's check in the attempt under way, and since when."""
+        self._greeted_at = float("-inf")
         self._checking: Agent | None = None
         """The agent of the attempt under way, while it seeks."""
         self._linger: asyncio.Task[None] | None = None
@@ -185,7 +200,10 @@ class Connector:
         """What has led to ``endpoint`` in the attempt under way."""
         if self.running and any(pair.nominated and pair.remote == endpoint for pair in self.pairs):
             return Why.CHECKS
-        return Why.KNOCK if endpoint in self.known_endpoints else None
+        if endpoint in self.known_endpoints:
+            return Why.KNOCK
+        by_checks = self.running and any(pair.remote == endpoint for pair in self.pairs)
+        return Why.CHECKS if by_checks else None
 
     def record_arrived(
         self, nonce: bytes, credentials: PairCredentials, candidates: Sequence[Candidate]
@@ -402,8 +420,12 @@ class Connector:
         if session.is_set():
             return
         while self.peer.path is None and loop.time() < deadline:
+            if (greeting_s := self._greeted_at + GREETING_S - loop.time()) > 0:
+                if await happens(session, greeting_s):
+                    return
+                continue
             ways = await self._ways_by_relay(self.peer)
-            if ways and self.peer.path is None:
+            if ways and self.peer.path is None and loop.time() >= self._greeted_at + GREETING_S:
                 self._tunnels.knock(self.peer, ways)
             pause_s = KNOCK_INTERVAL_S if ways else min(NO_RELAY_S, deadline - loop.time())
             if await happens(session, pause_s):
@@ -440,16 +462,19 @@ class Connector:
             return
         await self._release_agent()
         try:
-            agent = self._make_agent(credentials, self._own_candidates(), self._candidates)
+            agent = self._make_agent(credentials, self._own_candidates(), self._candidates, self._check_heard)
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return
         self._agent = self._checking = agent
+        self._greeted = None
         finding = asyncio.create_task(agent.connect(self._attempt_s))
         done = asyncio.create_task(session.wait())
         try:
             await asyncio.wait({finding, done}, return_when=asyncio.FIRST_COMPLETED)
             if session.is_set():
+                if self.peer.endpoint is not None:
+                    agent.proven(self.peer.endpoint)
                 return
             endpoint = finding.result()
             log.info("peer %s: path found to %s", self.peer.id, endpoint)
@@ -468,6 +493,22 @@ class Connector:
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)
+
+    def _check_heard(self, endpoint: Endpoint) -> None:
+        """The peer's check has got through from ``endpoint``: the handshake follows at once, in place of two
+        more round trips of checks, once in an attempt. Where it does not get through, the checks decide. The
+        source of a check may be forged, so what we send counts as a check of our own would."""
+        if self._session.is_set() or self._checking is None:
+            return
+        if self.peer.relayed:
+            if self._may_probe(endpoint):
+                self._heard_direct(self.peer, endpoint)  # there is a session: a ping by that path suffices
+            return
+        if self._greeted is not None or self._tunnels.answered_lately(self.peer):
+            return
+        if self._may_probe(endpoint):
+            self._greeted, self._greeted_at = endpoint, asyncio.get_running_loop().time()
+            self._tunnels.knock(self.peer, [endpoint])
 
     async def _close_later(self, agent: Agent) -> None:
         await asyncio.sleep(LINGER_S)

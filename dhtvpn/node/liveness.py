@@ -40,11 +40,20 @@ UNKNOWN_WAIT_S = 1.5
 LATE_S = 1.0
 """So much longer answers are waited for where we have been late ourselves, and not just a little: they may
 lie there unread."""
-UNTIL_CANCELLED_S = 60.0
-"""Of a ping whose time is up when all are."""
-SILENCE_S = 0.75
+SILENCE_S = 0.5
 """Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
 person notice, above the engine's 0.25 s between reports."""
+REPORTED_S = 0.3
+"""Two reports of the engine that follow each other are no further apart, on a machine that is not busy."""
+ASKED_BESIDE, DECIDED_BESIDE = 1, 3
+"""With the second ping the peer is asked by another way too. If it answers there, and nowhere else until the
+third ping has had its time, the path is lost, and it is not the peer, or a machine, that is busy."""
+STALLED_S = 0.2
+"""A wait of ours so much longer than meant: this process stood still, and no ping had its time."""
+ROUND_S = 60.0
+"""Pings of one round are not given up before it ends, and it ends long before this."""
+STALLS = 5
+"""That often at most."""
 SENDING_GAP_S = 1.5
 """Packets further apart than this are no stream to which there should have been an answer."""
 MAX_WAITING = 64
@@ -82,9 +91,12 @@ class Liveness:
         lost: Callable[[Peer], None],
         answer_frame: Callable[[Peer, frames.Frame], None] | None = None,
         send_frame_to: Callable[[Peer, Endpoint, frames.Frame], None] | None = None,
+        other_way: Callable[[Peer], Endpoint | None] = lambda _: None,
     ) -> None:
         """``answer_frame`` sends by the path that the peer's newest frame came by, ``send_frame_to`` by a
-        path that is not in use; ``lost`` is told that the one in use does not work any more."""
+        path that is not in use; ``lost`` is told that the one in use does not work any more. ``other_way``:
+        one that may work while it does not."""
+        self._other_way = other_way
         self._send_frame = send_frame
         self._answer_frame = answer_frame or send_frame
         self._send_frame_to = send_frame_to
@@ -135,7 +147,8 @@ class Liveness:
             watched.sending_since, watched.heard_at = None, now
         elif peer.tx_bytes != watched.tx_bytes:
             if watched.sending_since is None or now - watched.sent_at > SENDING_GAP_S:
-                watched.sending_since = now
+                just_heard = now - watched.heard_at <= REPORTED_S
+                watched.sending_since = watched.heard_at if just_heard else now
             elif now - watched.sending_since >= max(SILENCE_S, 2 * _rtt_s(peer)):
                 watched.sending_since = None
                 watched.doubt.set()
@@ -223,7 +236,8 @@ class Liveness:
                 return
 
     async def _answers(self, peer: Peer, watched: _Watched) -> bool:
-        """Whether any of up to PINGS pings is answered, or anything else comes from the peer meanwhile."""
+        """Whether any of up to PINGS pings is answered, or anything else comes from the peer meanwhile. Fewer
+        are enough where one by another way is answered."""
         watched.doubt.clear()  # not later: what comes up meanwhile may be about another path
         received, rtt_s = peer.heard_bytes, _rtt_s(peer)
         gap_s = min(LONGEST_GAP_S, max(PING_GAP_S, 1.5 * rtt_s))
@@ -231,26 +245,39 @@ class Liveness:
         if peer.rtt_ms is None:
             wait_s = UNKNOWN_WAIT_S
         pings: set[asyncio.Task[float | None]] = set()
+        beside: asyncio.Task[float | None] | None = None
+        number = stalls = 0
         until = _now() + (PINGS - 1) * gap_s + wait_s
         try:
-            for number in range(PINGS):
-                pings.add(asyncio.create_task(self.ping(peer, UNTIL_CANCELLED_S)))
-                is_last = number == PINGS - 1
-                done, _ = await asyncio.wait(
-                    pings, timeout=wait_s if is_last else gap_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if peer.heard_bytes > received or any(ping.result() is not None for ping in done):
+            while number < PINGS:
+                pings.add(asyncio.create_task(self.ping(peer, ROUND_S)))
+                if beside is None and number >= ASKED_BESIDE and (way := self._other_way(peer)) is not None:
+                    beside = asyncio.create_task(self.try_path(peer, way, ROUND_S))
+                timeout_s, began = wait_s if number == PINGS - 1 else gap_s, _now()
+                done, _ = await asyncio.wait(pings, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if peer.heard_bytes > received or any(map(_answered, done)):
                     return True
+                if _now() - began > timeout_s + STALLED_S and stalls < STALLS:
+                    stalls += 1
+                    continue
+                number += 1
+                if number >= DECIDED_BESIDE and beside is not None and _answered(beside):
+                    return False
             late_s = _now() - until
             if late_s <= wait_s:
                 return False
             late_s = min(late_s, LATE_S)
             done, _ = await asyncio.wait(pings, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
-            return peer.heard_bytes > received or any(ping.result() is not None for ping in done)
+            return peer.heard_bytes > received or any(map(_answered, done))
         finally:
-            for ping in pings:
-                ping.cancel()
-            await asyncio.gather(*pings, return_exceptions=True)
+            tasks = [*pings, *([beside] if beside is not None else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _answered(ping: "asyncio.Task[float | None]") -> bool:
+    return ping.done() and not ping.cancelled() and ping.result() is not None
 
 
 def _rtt_s(peer: Peer) -> float:

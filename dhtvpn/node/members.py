@@ -68,7 +68,9 @@ class Members:
         drops: Drops,
         relaying: Relaying | None = None,
         attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
+        heard_direct: Callable[[Peer, Endpoint], None] = lambda peer, endpoint: None,
     ) -> None:
+        self._heard_direct = heard_direct
         self._attempt_failed = attempt_failed
         self._relaying = relaying
         self._network_id = network_id
@@ -226,6 +228,7 @@ class Members:
             doubt=self._doubt,
             may_probe=self._may_probe,
             attempt_failed=self._attempt_failed,
+            heard_direct=self._heard_direct,
         )
         if self._relaying is not None:
             self._relaying.peer_added(peer)

@@ -38,6 +38,9 @@ class NetworkEvents:
             self._parts.relaying.client.network_changed(self._parts.recovery.families)
             self._parts.recovery.surveyed()
             self._parts.signals.send_to_relayed()
+            for peer in self._parts.table.connected():
+                if self._parts.members.of(peer) is not None:
+                    self._parts.direct_probes.wanted(peer)
         else:
             self._candidates_changed()
 

@@ -80,6 +80,7 @@ class Node(Assembly):
         """Release everything but the descriptors, which belong to the daemon."""
         await self._background.close()
         await self.on_demand.close()
+        await self.direct_probes.close()
         await self.paths.close()
         await self.relay_watch.close()
         await self.liveness.close()

@@ -12,6 +12,7 @@ from dhtvpn.nat.port_mapping.mapper import PortMapper
 from dhtvpn.node.announcer import Announcer
 from dhtvpn.node.claim import OwnClaim
 from dhtvpn.node.config import NodeConfig
+from dhtvpn.node.direct_probes import DirectProbes
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.liveness import Liveness
@@ -58,6 +59,7 @@ class Parts:
     liveness: Liveness
     paths: PathChanges
     relay_watch: RelayWatch
+    direct_probes: DirectProbes
     signals: Signals
     path_probes: PathProbes
     mtu_routes: MtuRoutes

@@ -7,6 +7,7 @@ by either path. What decides is a ping that came back by the very path that is m
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from dhtvpn.endpoint import Endpoint
@@ -126,10 +127,34 @@ class PathChanges:
 
     async def _try(self, peer: Peer, endpoint: Endpoint) -> None:
         rtt_ms = await self._liveness.try_path(peer, endpoint)
-        if rtt_ms is not None and peer.relayed:
+        if rtt_ms is not None:
+            self._take_direct(peer, endpoint, rtt_ms)
+
+    def _take_direct(self, peer: Peer, endpoint: Endpoint, rtt_ms: float) -> None:
+        if peer.relayed:
             log.info("peer %s: the direct path to %s works", peer.id, endpoint)
             self.move(peer, endpoint)
             peer.rtt_ms = rtt_ms
+
+    async def try_directly(self, peer: Peer, endpoints: Sequence[Endpoint], deadline_s: float) -> bool:
+        """Ping a relayed peer at each of ``endpoints``, and move to the first that answers, if any does."""
+        pings = {
+            asyncio.create_task(self._liveness.try_path(peer, endpoint, deadline_s)): endpoint
+            for endpoint in endpoints
+        }
+        try:
+            waiting = set(pings)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for ping in done:
+                    if (rtt_ms := ping.result()) is not None:
+                        self._take_direct(peer, pings[ping], rtt_ms)
+                        return True
+        finally:
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
+        return False
 
     def move_to_better(self, peer: Peer, endpoint: Endpoint) -> None:
         """Send to ``endpoint`` from now on, because it delays or drops less."""

@@ -30,6 +30,7 @@ class PathEvents:
         if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
             self._parts.liveness.forget(peer)
             self._parts.paths.forget(peer)
+            self._parts.direct_probes.forget(peer)
             self._parts.path_probes.forget(peer)
             await self._parts.members.forget(peer.node_key)
 
@@ -88,6 +89,20 @@ class PathEvents:
                     peer.ipv6, fresh=True
                 )  # it may be elsewhere now, and we are not told
 
+    def direct_places(self, peer: Peer) -> list[Endpoint]:
+        """Where a relayed peer may be reached directly: where it was before, then what it says itself."""
+        member = self._parts.members.of(peer)
+        if member is None:
+            return []
+        told = [candidate.endpoint for candidate in member.connector.candidates]
+        places = dict.fromkeys([*member.connector.known_endpoints, *told])
+        families = self._parts.port.families
+        return [place for place in places if (6 if place.is_ipv6 else 4) in families]
+
+    def way_beside(self, peer: Peer) -> Endpoint | None:
+        """A way through a relay to a peer that packets do not take now."""
+        return next((way for way in self._parts.relaying.ways_now(peer) if way != peer.endpoint), None)
+
     def mtu_found(self, peer: Peer, mtu: int | None) -> None:
         """The path takes packets of ``mtu`` bytes; None: that is not known."""
         self._parts.tunnels.set_mtu(peer, mtu)
@@ -99,4 +114,5 @@ class PathEvents:
         if member is not None and peer.path != "direct":
             if peer.relayed:
                 self._parts.signals.send(peer)
+                self._parts.direct_probes.wanted(peer)
             member.connector.hurry()

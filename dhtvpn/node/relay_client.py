@@ -50,7 +50,7 @@ STRANGER_S: Final = 1.0
 """We register again because a volunteer says that it does not know us at most this often."""
 LOOK_S: Final = 2.0
 """Between looks for a volunteer while there are too few."""
-FIRST_LOOK_S, EARLY_LOOKS = 0.1, 30
+FIRST_LOOK_S, EARLY_LOOKS = 0.02, 150
 """The same right after the start, while nobody is known who could be asked."""
 AT_ONCE: Final = 4
 """Strangers asked in one look."""

@@ -99,6 +99,8 @@ class TunnelEvents:
         """The byte counters of ``peer`` have changed."""
         self._parts.liveness.packets_moved(peer)
         self._parts.path_probes.packets_moved(peer)
+        if self._parts.members.of(peer) is not None:
+            self._parts.direct_probes.packets_moved(peer)
 
     def probe_refused(self, peer: Peer, size: int) -> None:
         """Our own link does not take a probe of so many bytes."""

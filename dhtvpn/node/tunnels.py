@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.dataplane.process import EngineProcess
@@ -25,6 +25,10 @@ from dhtvpn.wireguard import events as wg
 from dhtvpn.wireguard.device import Device
 
 log = logging.getLogger(__name__)
+
+
+ANSWERED_S: Final = 1.0
+"""The initiator's first packet follows our answer within a round trip. If it does not, the answer is lost."""
 
 
 class TunnelListener(Protocol):
@@ -181,6 +185,11 @@ class Tunnels:
         if peer.state is PeerState.CONNECTED and peer.endpoint is not None:
             core.set_endpoint(peer.endpoint)  # new keys are made there, unless the knock is answered
         self._flush()
+
+    def answered_lately(self, peer: Peer) -> bool:
+        """Whether we have just answered an initiation of the peer: its session is about to be used."""
+        answered_at = self._device.peer(peer.tunnel_key).answered_at
+        return answered_at is not None and time.monotonic() - answered_at < ANSWERED_S
 
     def use_features(self, peer: Peer, features: int) -> None:
         """Use what the peer's Hello and ours have in common."""

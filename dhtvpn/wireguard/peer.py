@@ -104,6 +104,11 @@ class Peer:
         """Whether there is a keypair to send with."""
         return self._slots.current is not None and not self._slots.current.expired(now)
 
+    @property
+    def answered_at(self) -> float | None:
+        """When we answered an initiation of the peer last; None before the first."""
+        return self._answered_at
+
     # What the owner asks for
 
     def set_endpoint(self, endpoint: Endpoint | None) -> None:

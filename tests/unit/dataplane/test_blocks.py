@@ -11,7 +11,7 @@ from dhtvpn.dataplane import block_receiver, messages
 from dhtvpn.dataplane.block_receiver import MAX_KEPT
 from dhtvpn.dataplane.block_sender import CHUNK_AT
 from dhtvpn.dataplane.loss_watch import HOLD_S, STRETCH
-from dhtvpn.dataplane.messages import Datagram, Send, SetEndpoint, SetFeatures, SetPathMtu
+from dhtvpn.dataplane.messages import Datagram, Send, SendTo, SetEndpoint, SetFeatures, SetPathMtu
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
 from dhtvpn.wireguard.constants import REJECT_AFTER_MESSAGES
@@ -263,6 +263,14 @@ def test_another_way_begins_with_trains() -> None:
             pair.a.receive(*pair.b.take_sent(), source=("192.0.2.77", 7))
         pair.a.send(GIVEN)
         assert {datagram[0] for datagram in pair.a.take_sent()} == {4}
+
+
+def test_a_frame_that_goes_another_way_leaves_blocks_on_the_way_in_use() -> None:
+    pair = Pair.with_blocks()
+    for _ in range(3):
+        pair.a.engine.handle_command(SendTo(1, Endpoint("192.0.2.77", 7), b"\x02\x00\x08tokentok"), 0.0)
+        assert {datagram[0] for datagram in pair.a.take_sent()} == {4}
+    assert made(pair)
 
 
 def test_what_does_not_fit_into_a_run_goes_as_a_train() -> None:

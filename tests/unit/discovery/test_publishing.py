@@ -79,6 +79,29 @@ def test_a_new_member_is_found_three_round_trips_after_its_first_datagram():
     run(scenario())
 
 
+def test_in_a_small_network_the_first_answer_is_enough_to_store():
+    """First node with its token, store, push: no question in between whose answer is known."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        net = Network(latency_s=LATENCY_S)
+        await net.grow(1)
+        first = net.node(50, behind_nat=True, read_only=True)
+        await first.start([net.endpoint(0)])
+        watching = asyncio.ensure_future(anext(first.watch(KEY)))
+        await asyncio.sleep(60)
+        second = net.node(51, behind_nat=True, read_only=True)
+        began = loop.time()
+        await second.start([net.endpoint(0)])
+        publishing = asyncio.ensure_future(second.publish(KEY, fake_envelope(KEY, 2, 1)))
+        await watching
+        assert loop.time() - began <= 2.1 * ROUND_TRIP_S
+        assert await publishing == 1
+        await net.close()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("pause_s", [0.1, 0.7, 1.3, 1.9])
 def test_without_pushes_a_new_member_is_found_at_the_next_question(pause_s):
     async def scenario():

@@ -72,7 +72,9 @@ def test_pair_states_are_the_five_of_rfc_8445() -> None:
 
 def test_its_resolver_stays_out() -> None:
     """46 modules of dnspython, which nobody asks anything."""
-    code = "import sys, dhtvpn.daemon; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, dhtvpn.daemon, dhtvpn.assembly; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "aioice" in done.stdout.split() and "dns" not in done.stdout.split()
 

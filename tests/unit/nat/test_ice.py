@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,8 @@ from dhtvpn.nat.checked_pairs import PairResult
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
 
-HOSTS = ["127.0.0.1", "::1"]
+V4 = "127.0.0.1"
+HOSTS = [V4, "::1"]
 DEADLINE_S = 10
 
 
@@ -50,6 +52,29 @@ async def test_two_sides_nominate_the_same_pair(open_port, credentials, hosts) -
     assert elapsed < 1, "measured: 1 to 2 ms"
     await close(left, right)
     assert left_port.stun.agents == left_port.stun.transactions == 0
+
+
+async def test_where_an_authentic_check_comes_from_is_told_and_what_the_tunnel_proves_is_reported(
+    open_port, credentials
+) -> None:
+    left_port, right_port, stranger = await open_port(), await open_port(), await open_port()
+    mine = credentials()
+    heard: list[Endpoint] = []
+    left = IceAgent(left_port, mine, at(left_port, V4), [], heard=heard.append)
+    right = IceAgent(right_port, mine.mirrored(), at(right_port, V4), at(left_port, V4))
+    forged = replace(mine.mirrored(), peer_password="another" * 4)
+    liar = IceAgent(stranger, forged, at(stranger, V4), at(left_port, V4))
+    searching = [asyncio.ensure_future(agent.connect(DEADLINE_S)) for agent in (right, liar)]
+    await until(lambda: bool(heard))
+    assert {endpoint.port for endpoint in heard} == {right_port.port}, "not the one without the password"
+    proven = Endpoint(V4, left_port.port)
+    right.proven(proven)
+    (pair,) = [pair for pair in right.pairs() if pair.nominated]
+    assert pair.remote == proven and pair.result is PairResult.SUCCEEDED
+    for task in searching:
+        task.cancel()
+    await asyncio.gather(*searching, return_exceptions=True)
+    await close(left, right, liar)
 
 
 async def test_twenty_peers_through_one_port(open_port, credentials) -> None:

@@ -35,6 +35,7 @@ class FakeTunnels:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
+        self.answered = False
 
     def knock(self, peer: Peer, endpoints: list[Endpoint]) -> None:
         self.asked.append(("knock", tuple(endpoints)))
@@ -46,15 +47,22 @@ class FakeTunnels:
     def initiate(self, peer: Peer) -> None:
         self.asked.append(("initiate", peer.endpoint))
 
+    def answered_lately(self, peer: Peer) -> bool:
+        return self.answered
+
 
 class FakeAgent:
     """Finds ``path`` after ``delay_s``, or never."""
 
-    open_agents = 0
+    heard: Callable[[Endpoint], None]
 
     def __init__(self, path: Endpoint | None, delay_s: float) -> None:
         self.path, self.delay_s, self.closed = path, delay_s, False
         self.deadline_s = 0.0
+        self.proven_at: Endpoint | None = None
+
+    def proven(self, endpoint: Endpoint) -> None:
+        self.proven_at = endpoint
 
     async def connect(self, deadline_s: float) -> Endpoint:
         self.deadline_s = deadline_s
@@ -101,6 +109,8 @@ class Bench:
         self.doubted: list[Peer] = []
         self.path, self.delay_s = path, delay_s
         self.refuse_agents = False
+        self.may_probe = True
+        self.direct: list[Endpoint] = []
         self.connector = Connector(
             peer,
             tunnels=self.tunnels,  # type: ignore[arg-type]
@@ -111,6 +121,8 @@ class Bench:
             ways_by_relay=self._ways,
             doubt=self.doubted.append,
             attempt_failed=lambda _, number: self.failed.append(number),
+            may_probe=lambda _: self.may_probe,
+            heard_direct=lambda _, endpoint: self.direct.append(endpoint),
         )
         self.failed: list[int] = []
         self.ways: list[Endpoint] = []
@@ -118,11 +130,12 @@ class Bench:
     async def _ways(self, peer: Peer) -> list[Endpoint]:
         return self.ways
 
-    def _make_agent(self, *_: Any) -> FakeAgent:
+    def _make_agent(self, *arguments: Any) -> FakeAgent:
         if self.refuse_agents:
             raise UsageError("more agents than the port takes")
         assert all(agent.closed for agent in self.agents), "two agents would answer to the same credentials"
         self.agents.append(FakeAgent(self.path, self.delay_s))
+        self.agents[-1].heard = arguments[3]
         return self.agents[-1]
 
     def asked(self, what: str) -> list[Any]:
@@ -375,6 +388,68 @@ async def test_a_member_whose_record_comes_back_is_sought_though_nothing_in_it_i
     await bench.connector.close()
 
 
+@scenario
+async def test_the_handshake_follows_the_first_check_of_the_peer_at_once() -> None:
+    """Whichever side hears it, without waiting for answers to its own checks."""
+    for controlling in (True, False):
+        bench = Bench(path=None)
+        bench.connector.record_arrived(NONCE, credentials(controlling), CANDIDATES)
+        await asyncio.sleep(0.05)
+        for source in (ELSEWHERE, THERE, ELSEWHERE):
+            bench.agents[0].heard(source)
+        assert bench.asked("knock") == [(ELSEWHERE,)], "once, at where the first one came from"
+        bench.peer.endpoint = ELSEWHERE
+        bench.connector.session_up()
+        await asyncio.sleep(0.1)
+        assert bench.agents[0].proven_at == ELSEWHERE
+        bench.agents[0].heard(THERE)
+        await asyncio.sleep(60)
+        assert bench.asked("knock") == [(ELSEWHERE,)] and len(bench.agents) == 1
+        await bench.connector.close()
+
+
+@scenario
+async def test_a_check_that_is_heard_after_the_peers_handshake_starts_no_other() -> None:
+    bench = Bench()
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.05)
+    bench.tunnels.answered = True
+    bench.agents[0].heard(THERE)
+    assert not bench.asked("knock")
+    await bench.connector.close()
+
+
+@scenario
+async def test_where_a_check_claims_to_come_from_gets_no_more_than_the_budget_of_checks() -> None:
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(0.05)
+    bench.may_probe = False
+    bench.agents[0].heard(ELSEWHERE)
+    bench.peer.endpoint = BEYOND
+    bench.agents[0].heard(ELSEWHERE)
+    assert not bench.tunnels.asked and not bench.direct
+    bench.may_probe = True
+    bench.agents[0].heard(ELSEWHERE)
+    assert not bench.tunnels.asked and bench.direct == [ELSEWHERE], "a relayed peer has a session already"
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_handshake_that_follows_a_check_is_not_voided_by_one_through_a_relay() -> None:
+    bench = Bench(path=None)
+    bench.ways = [BEYOND]
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    bench.connector.wanted()
+    await asyncio.sleep(module.RELAY_AFTER_S - 0.01)
+    bench.agents[0].heard(THERE)
+    await asyncio.sleep(module.GREETING_S - 0.01)
+    assert bench.asked("knock") == [(THERE,)]
+    await asyncio.sleep(0.02)
+    assert bench.asked("knock") == [(THERE,), (BEYOND,)], "it had its time"
+    await bench.connector.close()
+
+
 BEYOND = relayed(1, 1)
 
 
@@ -588,7 +663,7 @@ async def test_what_was_tried_is_kept_after_each_attempt() -> None:
     bench.connector.record_arrived(NONCE, credentials(controlling=True), CANDIDATES)
     await asyncio.sleep(1)
     assert bench.connector.running and bench.connector.attempts == 1
-    await asyncio.sleep(module.ICE_DEADLINE_S)
+    await asyncio.sleep(module.ICE_DEADLINE_S + module.RELAY_AFTER_S - 0.7)
     assert not bench.connector.running and bench.failed == [1]
     assert [pair.result for pair in bench.connector.pairs] == [PairResult.NO_ANSWER]
     assert bench.connector.checked_s is not None and bench.connector.checked_s < 2

@@ -6,6 +6,7 @@ from typing import Any
 
 from virtual_time import run
 
+from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Peer, PeerTable
 from dhtvpn.node import keepalive
@@ -157,7 +158,7 @@ async def test_a_stream_in_one_direction_is_asked_about_and_goes_on() -> None:
         path.liveness.packets_moved(path.peer)
         await asyncio.sleep(0.25)
     pings = sum(isinstance(frame, frames.Ping) for frame in path.sent)
-    assert not path.lost and 20 < pings <= 101
+    assert not path.lost and 20 < pings <= 134, "four in three seconds"
     await path.liveness.close()
 
 
@@ -238,4 +239,95 @@ async def test_a_mapping_that_lives_for_half_a_minute_is_found_out_by_losing_it_
     assert keepalive.FIRST_S < path.liveness.idle_time(path.peer).interval_s < 30
     path.liveness.network_changed()
     assert path.liveness.idle_time(path.peer).interval_s == keepalive.FIRST_S
+    await path.liveness.close()
+
+
+OTHER_WAY = Endpoint("198.18.9.9", 9)
+
+
+def with_another_way(path: Path, answers: bool) -> list[float]:
+    """Give the peer a second way; returns where the moments stand at which it was asked there."""
+    asked: list[float] = []
+
+    def send_to(peer: Peer, endpoint: Endpoint, frame: frames.Frame) -> None:
+        loop = asyncio.get_running_loop()
+        asked.append(loop.time())
+        if answers and isinstance(frame, frames.Ping):
+            loop.call_later(0.16, path.liveness.frame_received, peer, frames.Pong(frame.token))
+
+    path.liveness = Liveness(
+        send_frame=path._send,
+        send_frame_to=send_to,
+        random_bytes=path._token,
+        lost=path._lost,
+        other_way=lambda _: OTHER_WAY,
+    )
+    return asked
+
+
+async def lost_after(path: Path) -> float:
+    """Seconds from a cut in the midst of traffic, as the engine reports it, to the loss."""
+    path.liveness.watch(path.peer)
+    for _ in range(20):
+        path.peer.tx_bytes += 100
+        path.peer.heard_bytes += 100
+        path.liveness.packets_moved(path.peer)
+        await asyncio.sleep(0.25)
+    path.cut = True
+    began = asyncio.get_running_loop().time()
+    while not path.lost:
+        path.peer.tx_bytes += 100
+        path.liveness.packets_moved(path.peer)
+        await asyncio.sleep(0.25)
+        assert asyncio.get_running_loop().time() < began + 30
+    return asyncio.get_running_loop().time() - began
+
+
+@scenario
+async def test_a_peer_that_answers_by_another_way_has_lost_this_one() -> None:
+    path = Path()
+    asked = with_another_way(path, answers=True)
+    assert await lost_after(path) <= 1.5
+    assert len(asked) == 1
+    await path.liveness.close()
+
+
+@scenario
+async def test_a_peer_that_answers_nowhere_is_given_as_long_as_without_another_way() -> None:
+    """It may be busy, or its machine."""
+    silent, alone = Path(), Path()
+    with_another_way(silent, answers=False)
+    assert await lost_after(silent) == await lost_after(alone) >= 1.75
+    for path in (silent, alone):
+        await path.liveness.close()
+
+
+@scenario
+async def test_a_path_that_works_is_not_left_because_another_does_too() -> None:
+    path = Path()
+    asked = with_another_way(path, answers=True)
+    path.delay_s = 0.3
+    path.liveness.watch(path.peer)
+    for _ in range(100):
+        path.liveness.doubt(path.peer)
+        await asyncio.sleep(2)
+    assert not path.lost and len(asked) <= 1, "asked at most until the round trip is known"
+    await path.liveness.close()
+
+
+@scenario
+async def test_a_standstill_of_this_process_is_no_silence_of_the_peer() -> None:
+    path = Path()
+    path.liveness.watch(path.peer)
+    await asyncio.sleep(5)
+    path.cut = True
+    loop, sent = asyncio.get_running_loop(), len(path.sent)
+    path.liveness.doubt(path.peer)
+    await asyncio.sleep(0.01)
+    loop.time, real = (lambda: real() + stood_still), loop.time  # type: ignore[method-assign]
+    stood_still = 5.0
+    await asyncio.sleep(0.6)
+    assert not path.lost, "the waits of that time were none"
+    await path.is_lost.wait()
+    assert len(path.sent) - sent == module.PINGS + 1
     await path.liveness.close()

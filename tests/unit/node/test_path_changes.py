@@ -204,3 +204,17 @@ def test_what_comes_by_a_relay_does_not_lead_away_from_a_path_that_works() -> No
             await asyncio.sleep(1)
 
     assert scenario(play, DIRECT, RELAY).moves == []
+
+
+def test_of_several_places_the_one_that_answers_is_taken() -> None:
+    nowhere = Endpoint("192.0.2.9", 4690)
+    found = []
+
+    async def play(world: World) -> None:
+        found.append(await world.paths.try_directly(world.peer, [nowhere], 1.0))
+        found.append(await world.paths.try_directly(world.peer, [nowhere, DIRECT], 1.0))
+        found.append(world.peer.rtt_ms is not None)
+
+    world = scenario(play, DIRECT, RELAY, at=RELAY)
+    assert found == [False, True, True]
+    assert [where for _, where in world.moves] == [DIRECT]

@@ -118,7 +118,9 @@ async def test_a_knock_that_is_answered_from_where_it_went_says_where_the_peer_i
     other.tunnels.knock(other.peer, [way])  # both do: each has told its core where the other may be
     other.sent.clear()
     one.tunnels.knock(one.peer, [way])
+    assert not other.tunnels.answered_lately(other.peer)
     one.deliver(other)
+    assert other.tunnels.answered_lately(other.peer)
     assert other.peer.endpoint == way, "before the first message that confirms the keys"
     other.deliver(one)
     assert one.listener.up_at == [way]
