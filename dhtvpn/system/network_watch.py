@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.03
 """After a message: what belongs together (address, then route) comes within a few milliseconds."""
 
+AGAIN_S: Final = 1.0
+"""After a look that the kernel refused, as it does while others read: the next message may be far off."""
+
 _GROUPS: Final = (
     0x1 | 0x10 | 0x40 | 0x100 | 0x400
 )  # RTMGRP_LINK, IPV4_/IPV6_ IFADDR and ROUTE (linux/rtnetlink.h)
@@ -90,7 +93,9 @@ class NetworkWatch:
 
     async def _compare(self) -> None:
         facts = await self._look()
-        if facts is not None and facts != self.facts:
+        if facts is None:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._heard.set)
+        elif facts != self.facts:
             self.facts = facts
             self._changed(facts)
 

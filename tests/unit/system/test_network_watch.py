@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from dhtvpn.errors import SystemRefusedError
 from dhtvpn.system import network_watch
 from dhtvpn.system.links import NetworkFacts, default_routes
 from dhtvpn.system.network_watch import NetworkWatch, concerns
@@ -99,6 +100,34 @@ async def test_only_a_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert told == [AWAY] and watch.facts == AWAY
+
+
+async def test_a_look_that_the_kernel_refuses_is_made_again_though_no_other_message_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[NetworkFacts | None] = [HOME, None, AWAY]
+    first, changed = asyncio.Event(), asyncio.Event()
+
+    async def read(excluded: Collection[str]) -> NetworkFacts:
+        first.set()
+        answer = answers.pop(0)
+        if answer is None:
+            raise SystemRefusedError("busy")
+        return answer
+
+    monkeypatch.setattr(network_watch, "SETTLE_S", 0.0)
+    monkeypatch.setattr(network_watch, "AGAIN_S", 0.01)
+    watch = NetworkWatch(lambda _: changed.set(), read=read)
+    task = asyncio.create_task(watch.run())
+    try:
+        await first.wait()
+        watch._heard.set()
+        async with asyncio.timeout(5):
+            await changed.wait()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert watch.facts == AWAY
 
 
 def test_no_address_is_no_network() -> None:
