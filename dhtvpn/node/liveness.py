@@ -40,9 +40,10 @@ UNKNOWN_WAIT_S = 1.5
 LATE_S = 1.0
 """So much longer answers are waited for where we have been late ourselves, and not just a little: they may
 lie there unread."""
-SILENCE_S = 0.5
+SILENCE_S, SILENCE_BESIDE_S = 0.75, 0.5
 """Sent so long without anything coming back (or two round trips): reason to ask. Ours: below what TCP and a
-person notice, above the engine's 0.25 s between reports."""
+person notice, above the engine's 0.25 s between reports. The shorter one where there is another way: to leave
+a path for one that works costs little, to make a new one much."""
 REPORTED_S = 0.3
 """Two reports of the engine that follow each other are no further apart, on a machine that is not busy."""
 ASKED_BESIDE, DECIDED_BESIDE = 1, 3
@@ -149,11 +150,14 @@ class Liveness:
             if watched.sending_since is None or now - watched.sent_at > SENDING_GAP_S:
                 just_heard = now - watched.heard_at <= REPORTED_S
                 watched.sending_since = watched.heard_at if just_heard else now
-            elif now - watched.sending_since >= max(SILENCE_S, 2 * _rtt_s(peer)):
+            elif now - watched.sending_since >= max(self._silence_s(peer), 2 * _rtt_s(peer)):
                 watched.sending_since = None
                 watched.doubt.set()
             watched.sent_at = now
         watched.rx_bytes, watched.tx_bytes = peer.heard_bytes, peer.tx_bytes
+
+    def _silence_s(self, peer: Peer) -> float:
+        return SILENCE_S if self._other_way(peer) is None else SILENCE_BESIDE_S
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

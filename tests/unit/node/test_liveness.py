@@ -158,7 +158,7 @@ async def test_a_stream_in_one_direction_is_asked_about_and_goes_on() -> None:
         path.liveness.packets_moved(path.peer)
         await asyncio.sleep(0.25)
     pings = sum(isinstance(frame, frames.Ping) for frame in path.sent)
-    assert not path.lost and 20 < pings <= 134, "four in three seconds"
+    assert not path.lost and 20 < pings <= 101
     await path.liveness.close()
 
 
@@ -293,11 +293,12 @@ async def test_a_peer_that_answers_by_another_way_has_lost_this_one() -> None:
 
 
 @scenario
-async def test_a_peer_that_answers_nowhere_is_given_as_long_as_without_another_way() -> None:
+async def test_a_peer_that_answers_nowhere_gets_as_many_pings_as_without_another_way() -> None:
     """It may be busy, or its machine."""
     silent, alone = Path(), Path()
     with_another_way(silent, answers=False)
-    assert await lost_after(silent) == await lost_after(alone) >= 1.75
+    head_start_s = module.SILENCE_S - module.SILENCE_BESIDE_S
+    assert await lost_after(silent) == await lost_after(alone) - head_start_s >= 1.75
     for path in (silent, alone):
         await path.liveness.close()
 
