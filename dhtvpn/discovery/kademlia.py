@@ -86,6 +86,7 @@ class KademliaDirectory:
         self._port_send, self._drops, self._inspect = send, drops or Drops(), inspect
         self._families = families
         self._monotonic, self._unix_time, self._random_bytes = monotonic, unix_time, random_bytes
+        self._published = False
         self._tasks = OwnedTasks()
         self._table = RoutingTable(self.own, monotonic(), rules=rules)
         self._storage = Storage(inspect, self._drops, max_bytes=caps.stored_octets, max_floors=caps.floors)
@@ -215,13 +216,15 @@ class KademliaDirectory:
         """
         self._inspect(envelope, dht_key, self._unix_time())
         publication = Publication(lambda c: self._tasks.spawn(self._queries.store(c, dht_key, envelope)))
-        publication.begin(self._queries.proven_close_to(dht_key, EARLY))
+        if not self._published:  # somebody waits for us; later on it would cost stores for nothing
+            publication.begin(self._queries.proven_close_to(dht_key, EARLY))
         closest = await self._queries.closest(dht_key, progress=publication.progress)
         if self._among_closest(dht_key, closest):
             outcome = self._storage.put(dht_key, envelope, None, self._unix_time())
             if outcome is Outcome.NEW:
                 self._stored(dht_key, envelope, None)
         confirmed = await publication.finish(closest)
+        self._published = self._published or confirmed > 0
         log.debug("published at %d of %d nodes", confirmed, len(closest))
         return confirmed
 

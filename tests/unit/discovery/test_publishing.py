@@ -97,6 +97,9 @@ def test_in_a_small_network_the_first_answer_is_enough_to_store():
         await watching
         assert loop.time() - began <= 2.1 * ROUND_TRIP_S
         assert await publishing == 1
+        began = loop.time()
+        assert await second.publish(KEY, fake_envelope(KEY, 2, 2)) == 1
+        assert loop.time() - began > 1.2 * ROUND_TRIP_S, "nobody waits for it: it goes only to the closest"
         await net.close()
 
     run(scenario())

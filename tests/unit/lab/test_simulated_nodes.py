@@ -10,6 +10,7 @@ from virtual_time import run
 
 from dhtvpn.discovery.contact import IPV4
 from dhtvpn.discovery.floors import FLOOR_OVERHEAD
+from dhtvpn.discovery.publishing import EARLY
 from dhtvpn.discovery.shortlist import REPLICAS
 from dhtvpn.discovery.storage import ENTRY_OVERHEAD
 from dhtvpn.discovery.subscriptions import SUBSCRIPTION_OVERHEAD
@@ -208,7 +209,7 @@ def test_held_octets_are_those_of_all_three_tables_at_what_the_caps_count() -> N
 
 
 def test_what_storing_nodes_hold_for_many_networks_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every record lies at REPLICAS nodes, and what members send is what storing nodes receive."""
+    """Every record lies at REPLICAS nodes or a few more. What members send is what storing nodes receive."""
     monkeypatch.setattr(rest, "WARM_UP_S", 120.0)
     figures: list[Any] = []
 
@@ -222,7 +223,10 @@ def test_what_storing_nodes_hold_for_many_networks_is_counted(monkeypatch: pytes
     assert storing.measured == 30
     assert member.held is None
     held = storing.held
-    assert held.envelopes == pytest.approx(member.members * REPLICAS / 30, rel=0.02)
+    least, most = (member.members * copies / 30 for copies in (REPLICAS, REPLICAS + EARLY))
+    assert 0.98 * least <= held.envelopes <= most, (
+        "a first publication may store early at some who are not closest"
+    )
     assert held.stored_octets > held.envelopes * (ENTRY_OVERHEAD + 300)
     assert 0 < held.subscriptions <= held.envelopes
     parts = held.stored_octets + held.floors * FLOOR_OVERHEAD + held.subscriptions * SUBSCRIPTION_OVERHEAD
