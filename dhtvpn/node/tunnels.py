@@ -331,12 +331,13 @@ class Tunnels:
         self._listener.frame_received(peer, frame)
 
     def _flush(self) -> None:
-        """Carry out what the core has to say. Its next timeout is looked for once for all that comes
-        together: that takes a look at every peer."""
-        for data, endpoint in self._device.datagrams_to_send():
-            self._send(data, endpoint)
+        """Carry out what the core has to say: the engine has the keys before the answer leaves that lets the
+        peer use them. The next timeout is looked for once for all that comes together: that takes a look at
+        every peer."""
         for event in self._device.events():
             self._core_event(event)
+        for data, endpoint in self._device.datagrams_to_send():
+            self._send(data, endpoint)
         if self._arming is None:
             self._arming = asyncio.get_running_loop().call_soon(self._arm)
 
@@ -363,8 +364,8 @@ class Tunnels:
             return
         match event:
             case wg.KeypairReady():
+                self._settle_endpoint(peer)  # first: packets that wait leave with the keys
                 self._engine.install_keypair(peer.number, event.keypair)
-                self._settle_endpoint(peer)
                 if event.keypair.initiator:
                     self._listener.session_up(peer)
             case wg.SendKeepalive():

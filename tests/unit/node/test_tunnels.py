@@ -90,7 +90,7 @@ class End:
             device=Device(private_key, os.urandom, drops=Drops()),
             engine=self.engine,  # type: ignore[arg-type]
             table=table,
-            send=lambda data, endpoint: self.sent.append((data, endpoint)),
+            send=self._send,
             drops=Drops(),
             listener=self.listener,  # type: ignore[arg-type]
             features=0,
@@ -101,6 +101,10 @@ class End:
         assert peer is not None
         self.peer = peer
         self.tunnels.add(peer, bytes(32), None)
+
+    def _send(self, data: bytes, endpoint: Endpoint) -> None:
+        self.sent.append((data, endpoint))
+        self.engine.told.append(("sent",))
 
     def deliver(self, other: "End") -> None:
         sent, self.sent = self.sent, []
@@ -122,8 +126,13 @@ async def test_a_knock_that_is_answered_from_where_it_went_says_where_the_peer_i
     one.deliver(other)
     assert other.tunnels.answered_lately(other.peer)
     assert other.peer.endpoint == way, "before the first message that confirms the keys"
+    assert [each[0] for each in other.engine.told][-2:] == ["install_keypair", "sent"], (
+        "keys before the answer"
+    )
     other.deliver(one)
     assert one.listener.up_at == [way]
+    words = [each[0] for each in one.engine.told]
+    assert words.index("set_endpoint") < words.index("install_keypair"), "packets may wait for the keys"
     assert one.told("set_endpoint") == [("set_endpoint", 1, way)] == other.told("set_endpoint")
     (keypair,) = (each[2] for each in other.told("install_keypair"))
     other.tunnels.engine_event(KeypairConfirmed(1, keypair.local_index))
