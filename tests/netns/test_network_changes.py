@@ -270,7 +270,10 @@ HOUR_S = 3600.0
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("monotonic_s", [0.0, HOUR_S], ids=["suspended", "stopped"])
+@pytest.mark.parametrize(
+    "monotonic_s",
+    [pytest.param(0.0, id="suspended"), pytest.param(HOUR_S, id="stopped", marks=pytest.mark.soak)],
+)
 def test_a_machine_that_sleeps_for_an_hour(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monotonic_s: float
 ) -> None:

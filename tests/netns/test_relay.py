@@ -162,7 +162,10 @@ def test_a_volunteer_relays_between_two_and_reads_nothing(lab: Lab) -> None:
 
 
 UPGRADE_WITHIN_S, BACK_WITHIN_S = 3.0, 2.5
-RELAYED_BEFORE_S = (0.0, 7.0, 14.0, 25.0)
+RELAYED_BEFORE_S = [
+    pytest.param((0.0, 7.0), id="short"),
+    pytest.param((14.0, 25.0, 60.0), id="long", marks=pytest.mark.soak),
+]
 """How long packets go through the relay before there is a direct path."""
 
 
@@ -181,14 +184,17 @@ def upgraded_after(network: Network, laptop: Machine, phone: Machine) -> float:
     return took
 
 
-def test_packets_move_to_the_direct_path_and_back(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("relayed_before_s", RELAYED_BEFORE_S)
+def test_packets_move_to_the_direct_path_and_back(
+    lab: Lab, relayed_before_s: tuple[float, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     network = lab(PAIR)
     start_volunteer(network, "--relay")
     cut(network)
     join(network, "laptop", "phone")
     laptop, phone = network.node("laptop"), network.node("phone")
     took, back = [], []
-    for relayed_s in RELAYED_BEFORE_S:
+    for relayed_s in relayed_before_s:
         eventually(lambda: status(laptop)["peers"] and path(laptop, "phone") == "relayed", "relayed", 8)
         eventually(lambda: status(phone)["peers"] and path(phone, "laptop") == "relayed", "on both sides", 8)
         time.sleep(relayed_s)
