@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-m", "dhtvpn", "lab", "discovery", "--rounds", str(R
     ("which", "figure", "limit_s"),
     [
         ("watch", "found, median", TOLERANCE * MEDIAN_S),
-        ("no-watch", f"found, worst of {ROUNDS}", WORST_WITHOUT_WATCH_S),
+        pytest.param("no-watch", f"found, worst of {ROUNDS}", WORST_WITHOUT_WATCH_S, marks=pytest.mark.soak),
     ],
 )
 def test_a_second_member_is_found_soon(which: str, figure: str, limit_s: float) -> None:

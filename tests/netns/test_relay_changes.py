@@ -82,7 +82,13 @@ def assert_back(stream: Stream, usable_at: float, what: str, capsys: pytest.Capt
     assert stream.tcp_works()
 
 
-@pytest.mark.parametrize("movers", [("laptop",), ("laptop", "phone")], ids=["one side", "both sides"])
+@pytest.mark.parametrize(
+    "movers",
+    [
+        pytest.param(("laptop",), id="one side", marks=pytest.mark.soak),
+        pytest.param(("laptop", "phone"), id="both sides"),
+    ],
+)
 @pytest.mark.parametrize("topology", [BY_VOLUNTEER, BY_MEMBER], ids=["volunteer", "member"])
 def test_a_relayed_pair_goes_from_ipv4_alone_to_ipv6_alone(
     lab: Lab, topology: Topology, movers: Sequence[str], capsys: pytest.CaptureFixture[str]

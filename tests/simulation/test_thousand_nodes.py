@@ -10,7 +10,13 @@ def _quiet(text: str) -> None:
     pass
 
 
-@pytest.mark.parametrize(("dead", "hostile"), [(30.0, None), (None, 20.0)], ids=["30 % dead", "20 % hostile"])
+@pytest.mark.parametrize(
+    ("dead", "hostile"),
+    [
+        pytest.param(30.0, None, id="30 % dead", marks=pytest.mark.soak),
+        pytest.param(None, 20.0, id="20 % hostile"),
+    ],
+)
 def test_lookups_among_a_thousand_nodes_keep_the_limits(dead: float | None, hostile: float | None) -> None:
     figures = simulate(Plan(nodes=1000, seed=4, dead=dead, hostile=hostile, hours=0, lookups=150), _quiet)
     assert [v for v in verdicts(figures) if not v.holds] == []
