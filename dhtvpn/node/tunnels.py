@@ -219,11 +219,12 @@ class Tunnels:
         self._listener.frame_received(peer, frame)
 
     def _flush(self) -> None:
-        """Carry out what the core has to say, then sleep until its next timeout."""
-        for data, endpoint in self._device.datagrams_to_send():
-            self._send(data, endpoint)
+        """Carry out what the core has to say, then sleep until its next timeout. The engine has the keys
+        before the answer leaves that lets the peer use them."""
         for event in self._device.events():
             self._core_event(event)
+        for data, endpoint in self._device.datagrams_to_send():
+            self._send(data, endpoint)
         if self._timer is not None:
             self._timer.cancel()
         timeout = self._device.next_timeout()
