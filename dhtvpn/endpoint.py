@@ -1,9 +1,9 @@
 """An endpoint: one numeric IP address and one UDP port, always in one spelling.
 
 An IPv6 link-local address means a machine only together with the interface that it is on, its zone (RFC
-4007). Inside this machine the zone stands in octets 2 and 3 of the address, which are zero in every link-local
-address that there is (RFC 4291 section 2.5.6), so that an endpoint stays a host and a port: ``fe80:3::1`` is
-fe80::1 on interface 3. It comes in with :meth:`Endpoint.from_socket`, goes out with
+4007). Inside this machine the zone stands in octets 2 and 3 of the address, which are zero in every
+link-local address that there is (RFC 4291 section 2.5.6), so that an endpoint stays a host and a port:
+``fe80:3::1`` is fe80::1 on interface 3. It comes in with :meth:`Endpoint.from_socket`, goes out with
 :attr:`Endpoint.socket_address`, and no datagram carries it (docs/adr/0018-link-local.md).
 """
 

@@ -128,8 +128,8 @@ class Members:
             member.found_by = member.found_by or source
 
     def heard_nearby(self, envelope: bytes) -> None:
-        """``envelope`` has come over a local link. Where it is the newest of a member, that is a neighbour, and
-        the link-local addresses in it are ours to try."""
+        """``envelope`` has come over a local link. Where it is the newest of a member, that is a neighbour,
+        and the link-local addresses in it are ours to try."""
         for member in self._members.values():
             if member.envelope == envelope and not member.nearby:
                 member.nearby = True
