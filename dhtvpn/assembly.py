@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from dhtvpn.choices import Discovery
 from dhtvpn.control.server import ControlServer
 from dhtvpn.discovery.sources import OtherSurvey
 from dhtvpn.drops import Drops
@@ -90,12 +91,16 @@ def _surroundings(
             found = await other(addresses)
         return found
 
+    async def link_locals() -> Sequence[links.LinkLocal]:
+        return await links.link_local_addresses(exclude_interfaces={interface})
+
     return Surroundings(
         network_id=config.network_id,
         port=port.port,
         host_addresses=host_addresses,
         survey=survey_from,
         find_filtering=partial(find_filtering, port),
+        link_locals=link_locals if Discovery.LAN in config.discovery and 6 in port.families else None,
     )
 
 

@@ -345,19 +345,22 @@ class Inbound:
         if origin.via is None and (source[1] == 0 or source[0].startswith("100::")):
             self._drops.count("dataplane", "source_port")  # nobody can be answered there
             return False
+        there = Endpoint.from_socket(source)
+        if origin.via is None and there.is_link_local and not there.zone:
+            self._drops.count("dataplane", "source_zone")  # on no link that we know
+            return False
         if origin.via is None and peer.via is None:
             if peer.roam(origin.family, source) and peer.endpoint is not None:
                 self._emit(EndpointRoamed(peer.number, peer.endpoint))
             return True
-        endpoint = Endpoint.from_socket(source)
         if peer.address is None:
-            self._peers.aim(peer, endpoint)
-            self._emit(EndpointRoamed(peer.number, endpoint))
+            self._peers.aim(peer, there)
+            self._emit(EndpointRoamed(peer.number, there))
             return True
         self._strayed = True
         if peer.heard_elsewhere_at is None or now - peer.heard_elsewhere_at >= HEARD_ELSEWHERE_S:
             peer.heard_elsewhere_at = now
-            self._emit(HeardElsewhere(peer.number, endpoint))
+            self._emit(HeardElsewhere(peer.number, there))
         return True
 
     def _open_frames(

@@ -401,12 +401,12 @@ def _load_endpoint(value: Any) -> Endpoint:
 
 @lru_cache(maxsize=MAX_KNOWN_ENDPOINTS)
 def _unpacked(value: bytes) -> Endpoint:
-    return Endpoint.unpack(value)
+    return Endpoint.unpack_local(value)
 
 
 @lru_cache(maxsize=MAX_KNOWN_ENDPOINTS)
 def _packed(endpoint: Endpoint) -> bytes:
-    return endpoint.pack()
+    return endpoint.pack_local()
 
 
 def _load_address(value: Any) -> Address:

@@ -53,9 +53,7 @@ def super_packet_payload(mtu: int) -> tuple[int, int]:
 
 def raw_address(endpoint: Endpoint) -> tuple[int, RawAddress]:
     """The address family of ``endpoint``, and the address as socket calls give and take it."""
-    if endpoint.is_ipv6:
-        return int(socket.AF_INET6), (endpoint.host, endpoint.port, 0, 0)
-    return int(socket.AF_INET), (endpoint.host, endpoint.port)
+    return int(socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET), endpoint.socket_address
 
 
 def prepare(sock: socket.socket, receive: bool) -> bool:

@@ -39,6 +39,10 @@ class NewestEnvelopes:
         self._pending[seen.slot] = envelope_untrusted
         return True
 
+    def holds(self, envelope: bytes) -> bool:
+        """Whether ``envelope`` is the newest of a slot: it has been verified then."""
+        return envelope in self._envelopes
+
     def take(self) -> list[bytes]:
         """What is pending, oldest first; of a slot that changed twice meanwhile only the newest."""
         taken = list(self._pending.values())

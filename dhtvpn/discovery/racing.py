@@ -81,6 +81,8 @@ class RacingDirectory:
         self._closed = False
         self._complaints: set[tuple[str, str]] = set()
         self._brought_by: OrderedDict[bytes, str] = OrderedDict()
+        self._brought_again: OrderedDict[tuple[bytes, str], None] = OrderedDict()
+        self._again: Callable[[bytes, str], None] = lambda envelope, source: None
         self.confirmed: dict[str, int] = dict.fromkeys(self._sources, 0)
 
     @property
@@ -126,6 +128,15 @@ class RacingDirectory:
         """Which source brought what ``lookup`` or ``watch`` has yielded; None when it was long ago."""
         return self._brought_by.get(_digest(envelope))
 
+    def has_brought(self, source: str, envelope: bytes) -> bool:
+        """Whether ``source`` has brought ``envelope``, first or after another."""
+        digest = _digest(envelope)
+        return self._brought_by.get(digest) == source or (digest, source) in self._brought_again
+
+    def on_brought_again(self, handler: Callable[[bytes, str], None]) -> None:
+        """Who is told of an envelope that another source has brought before, and of the source."""
+        self._again = handler
+
     async def lookup_named(self, dht_key: bytes) -> AsyncGenerator[Finding, None]:
         """What any source finds, as it comes. Ends when all have ended, or after LOOKUP_DEADLINE_S."""
         race = self._open(dht_key)
@@ -164,9 +175,18 @@ class RacingDirectory:
         if len(self._brought_by) > MAX_NOTED:
             self._brought_by.popitem(last=False)
 
+    def _note_again(self, envelope: bytes, source: str) -> None:
+        key = _digest(envelope), source
+        if key in self._brought_again:
+            return
+        self._brought_again[key] = None
+        if len(self._brought_again) > MAX_NOTED:
+            self._brought_again.popitem(last=False)
+        self._again(envelope, source)
+
     def _open(self, dht_key: bytes) -> "_Race":
         newest = NewestEnvelopes(dht_key, self._inspect, self._drops)
-        race = _Race(newest, self._unix_time, self._tasks, finished=self._closed)
+        race = _Race(newest, self._unix_time, self._tasks, self._note_again, finished=self._closed)
         self._races.add(race)
         return race
 
@@ -234,12 +254,20 @@ class _Race:
     """One lookup or watch, and what its sources have brought so far."""
 
     def __init__(
-        self, newest: NewestEnvelopes, unix_time: Callable[[], float], tasks: OwnedTasks, *, finished: bool
+        self,
+        newest: NewestEnvelopes,
+        unix_time: Callable[[], float],
+        tasks: OwnedTasks,
+        again: Callable[[bytes, str], None],
+        *,
+        finished: bool,
     ) -> None:
+        """``again`` is told of what is held already, and which source has brought it now."""
         self.dht_key = newest.dht_key
         self._newest = newest
         self._unix_time = unix_time
         self._owned = tasks
+        self._again = again
         self._running: set[asyncio.Task[None]] = set()
         self._brought_by: dict[bytes, str] = {}
         self._changed = asyncio.Event()
@@ -254,9 +282,13 @@ class _Race:
 
     def offer(self, name: str, envelope_untrusted: bytes) -> None:
         """An envelope from the source called ``name``."""
-        if not self._finished and self._newest.offer(envelope_untrusted, self._unix_time()):
+        if self._finished:
+            return
+        if self._newest.offer(envelope_untrusted, self._unix_time()):
             self._brought_by[envelope_untrusted] = name
             self._changed.set()
+        elif self._newest.holds(envelope_untrusted):
+            self._again(envelope_untrusted, name)
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
         """As they come, until the race is finished."""

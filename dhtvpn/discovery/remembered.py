@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dhtvpn.discovery.directory import MAX_ENVELOPE
 from dhtvpn.endpoint import Endpoint
-from dhtvpn.errors import DamagedStateError, SystemRefusedError
+from dhtvpn.errors import DamagedStateError, DecodeError, SystemRefusedError
 from dhtvpn.files import keep_copy, read_json, write_json
 from dhtvpn.membership.addresses import MAX_ATTEMPTS
 
@@ -124,7 +124,7 @@ def _load(path: Path, field: str, parse: Callable[[Any], T]) -> list[T]:
         return [parse(item) for item in content[field]]
     except SystemRefusedError as error:
         log.warning("%s: starting without remembered %s", error, field)
-    except (DamagedStateError, ValueError, TypeError, KeyError) as error:
+    except (DamagedStateError, DecodeError, ValueError, TypeError, KeyError) as error:
         _keep(path, field, error)
     return []
 
@@ -158,13 +158,13 @@ def _contact_json(contact: RememberedContact) -> list[Any]:
 
 
 def _contact(value: Any) -> RememberedContact:
-    """Raises ValueError or TypeError."""
+    """Raises ValueError, TypeError or DecodeError."""
     host, port, since, heard = value
     return RememberedContact(_endpoint([host, port]), _time(since), _time(heard))
 
 
 def _endpoint(value: Any) -> Endpoint:
-    """Raises ValueError or TypeError."""
+    """Raises ValueError or TypeError, and DecodeError for an interface that may be another one by now."""
     host, port = value
     if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65536:
         raise ValueError("no endpoint")
@@ -190,7 +190,7 @@ def _peer_json(peer: RememberedPeer) -> dict[str, Any]:
 
 
 def _peer(value: Any) -> RememberedPeer:
-    """Raises ValueError, TypeError or KeyError."""
+    """Raises ValueError, TypeError, KeyError or DecodeError."""
     name, sequence = value["name"], value["sequence"]
     if not isinstance(name, str) or len(name) > MAX_NAME:
         raise ValueError("name")

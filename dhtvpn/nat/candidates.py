@@ -64,8 +64,8 @@ def ice_candidate(endpoint: Endpoint, kind: CandidateKind, position: int) -> Can
 def usable(endpoint: Endpoint, families: Iterable[int], loopback: bool) -> bool:
     """May a check be sent to this candidate of a peer?
 
-    Not to multicast, broadcast or unspecified addresses, not to IPv6 link-local ones (a zone means
-    nothing on another machine), and to loopback only when we are reached there ourselves.
+    Not to multicast, broadcast or unspecified addresses, to IPv6 link-local ones only where it is known on
+    which link of ours, and to loopback only when we are reached there ourselves.
     """
     try:
         address = ipaddress.ip_address(endpoint.host)
@@ -75,6 +75,8 @@ def usable(endpoint: Endpoint, families: Iterable[int], loopback: bool) -> bool:
         return False
     if address.is_multicast or address.is_unspecified or address == _BROADCAST:
         return False
-    if isinstance(address, ipaddress.IPv6Address) and (address.is_link_local or address.ipv4_mapped):
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return False
+    if endpoint.is_link_local and not endpoint.zone:
         return False
     return loopback or not address.is_loopback

@@ -46,8 +46,9 @@ class HeardAt:
         return len(self._latest)
 
     def remember(self, asker: Endpoint, ancillary: Ancillary) -> None:
-        """Note what ``recvmsg`` said of a datagram from ``asker``. Other ancillary data is ignored."""
-        answer = _answer(ancillary)
+        """Note what ``recvmsg`` said of a datagram from ``asker``. Other ancillary data is ignored, and so
+        are link-local askers: the interface says from where to send."""
+        answer = None if asker.is_link_local else _answer(ancillary)
         if answer is None:
             return
         self._latest[asker] = answer

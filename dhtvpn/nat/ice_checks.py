@@ -86,6 +86,17 @@ class SharedTransport:
         asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
 
+class _Protocol(ice.StunProtocol):
+    """aioice's, whose answers tell no zone: which interface of ours a peer is on is nothing to it."""
+
+    def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        destination = Endpoint(*addr)
+        if destination.zone and "XOR-MAPPED-ADDRESS" in message.attributes:
+            message.attributes["XOR-MAPPED-ADDRESS"] = tuple(destination.without_zone())
+            message.add_message_integrity(self.receiver.local_password.encode())
+        super().send_stun(message, addr)
+
+
 def _nobody_listens(endpoint: Endpoint) -> None:
     """Where nobody wants to know whence checks come."""
 
@@ -148,7 +159,7 @@ class PortConnection(aioice.Connection):
 
     def add_base(self, endpoint: Endpoint) -> None:
         """The shared port as local candidate of ``endpoint``'s family."""
-        protocol = ice.StunProtocol(self)
+        protocol = _Protocol(self)
         protocol.connection_made(cast(asyncio.DatagramTransport, SharedTransport(self._port, protocol)))
         protocol.local_candidate = ice_candidate(endpoint, CandidateKind.HOST, 0)
         self._protocols.append(protocol)

@@ -21,7 +21,7 @@ class OtherPort:
         """Send now, and return the port that it left from; None where the kernel refused."""
         try:
             opened = self._open(6 if endpoint.is_ipv6 else 4)
-            opened.sendmsg([data], ancillary, 0, endpoint)
+            opened.sendmsg([data], ancillary, 0, endpoint.socket_address)
         except OSError:
             return None
         return int(opened.getsockname()[1])

@@ -4,7 +4,6 @@ It answers what stun_service.py answers, byte for byte (RFC 8489): a Binding req
 success response with XOR-MAPPED-ADDRESS. Limits come first, so that a flood is dropped unread.
 """
 
-import socket
 import struct
 import time
 import zlib
@@ -62,8 +61,7 @@ def read_request(data: bytes) -> tuple[bytes, bool]:
 
 def success(transaction_id: bytes, mapped: Endpoint, fingerprint: bool) -> bytes:
     """A Binding success response: 32 octets for IPv4, 44 for IPv6, 8 more with FINGERPRINT."""
-    family = socket.AF_INET6 if mapped.is_ipv6 else socket.AF_INET
-    packed = socket.inet_pton(family, mapped.host)
+    packed = mapped.pack()[:-2]
     mask = STUN_COOKIE + transaction_id
     address = bytes(octet ^ other for octet, other in zip(packed, mask, strict=False))
     port = mapped.port ^ int.from_bytes(STUN_COOKIE[:2], "big")

@@ -46,6 +46,10 @@ _ANSWERED_FROM_WHERE_HEARD = frozenset(
     (Kind.DHT, Kind.NOTE, Kind.STUN, Kind.RELAY_SERVICE, Kind.TUNNEL_HANDSHAKE)
 )
 
+_FROM_NEIGHBOURS = frozenset((Kind.STUN, Kind.TUNNEL_HANDSHAKE, Kind.TUNNEL_DATA))
+"""What may come from a link-local address: paths between members. All else is for everybody, and whoever
+is told of such an address elsewhere can make nothing of it."""
+
 DatagramHandler = Callable[[bytes, Endpoint], None]
 
 
@@ -228,7 +232,7 @@ class UdpPort:
         try:
             # A name in place of an address would make sendto ask a resolver, and block.
             socket.inet_pton(control.family, endpoint.host)
-            control.sendto(data, endpoint)
+            control.sendto(data, endpoint.socket_address)
         except OSError as error:
             self.drops.count("port", _SEND_DROPS.get(error.errno or 0, "send_failed"))
             return False
@@ -251,7 +255,7 @@ class UdpPort:
         control = self._sockets.control.get(6 if endpoint.is_ipv6 else 4)
         if ancillary and control is not None:
             try:
-                control.sendmsg([data], ancillary, 0, endpoint)
+                control.sendmsg([data], ancillary, 0, endpoint.socket_address)
             except OSError:
                 self._heard_at.forget(endpoint)  # an address that was taken away: the kernel chooses
             else:
@@ -324,7 +328,7 @@ class UdpPort:
                 continue
             source = Endpoint.from_socket(address)
             if self._review is not None:
-                self._thinning.count(source.host)
+                self._thinning.count(source.without_zone().host)
             self._handle_datagram(bytes(self._view[:size]), source, ancillary)
 
     def _attach_filters(self) -> None:
@@ -346,6 +350,9 @@ class UdpPort:
 
     def _handle_datagram(self, data: bytes, source: Endpoint, ancillary: Ancillary) -> None:
         kind = classify(data)
+        if source.is_link_local and (kind not in _FROM_NEIGHBOURS or not source.zone):
+            self.drops.count("port", "link_local")
+            return
         if kind in _ANSWERED_FROM_WHERE_HEARD:
             self._heard_at.remember(source, ancillary)
         handler = self._handlers.get(kind)

@@ -86,7 +86,7 @@ def binding_request(transaction_id: bytes) -> bytes:
 def binding_response(transaction_id: bytes, mapped: Endpoint, fingerprint: bool = False) -> bytes:
     """A Binding success response: 32 bytes for IPv4, 44 for IPv6, 8 more with FINGERPRINT."""
     response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id)
-    response.attributes[_MAPPED_ATTRIBUTE] = (mapped.host, mapped.port)
+    response.attributes[_MAPPED_ATTRIBUTE] = tuple(mapped.without_zone())
     if fingerprint:
         response.add_fingerprint()
     return bytes(response)

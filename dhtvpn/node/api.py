@@ -99,7 +99,8 @@ class LocalApi:
         """Attach a client and return what it has to be told, its preshared key included."""
         node = self._node
         stock = node.stock.add(name, public_key_b64, node.taken_ipv4())
-        candidates = node.surroundings.candidates()  # best first: a port that the router forwards
+        own = node.surroundings.candidates()  # best first: a port that the router forwards
+        candidates = [candidate for candidate in own if not candidate.endpoint.is_link_local]
         network_id = node.config.network_id
         return {
             **_document(stock),

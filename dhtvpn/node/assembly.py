@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from dhtvpn.choices import Discovery
 from dhtvpn.confinement.process import Confinement
 from dhtvpn.dataplane import messages as engine_events
 from dhtvpn.discovery.remembered import RememberedContacts, RememberedPeers
@@ -162,6 +163,7 @@ class Assembly(Parts):
         self.clock = ClockComparison(ask=self._clocks_of_others, say=self.events.say)
         self._memory = self._make_memory()
         self.saving = Saving(self._memory, self.events.say)
+        self.sources.race.on_brought_again(self._member_events.brought_again)
         self._listen(device.index_tag)
 
     def _listen(self, index_tag: int) -> None:
@@ -279,6 +281,7 @@ class Assembly(Parts):
             say=self.events.say,
             in_background=self._background.start,
             wanted_to_run=wanted_to_run,
+            lan=Discovery.LAN in self.config.discovery,
         )
 
     def _make_on_demand(self) -> OnDemand:

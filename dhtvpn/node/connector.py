@@ -446,9 +446,15 @@ class Connector:
         """Not where the peer has no address of a family of ours, nor after a path that was there is lost."""
         if self._persistent:
             return False
-        ours = {candidate.endpoint.is_ipv6 for candidate in self._own_candidates()}
+        ours = {candidate.endpoint.is_ipv6 for candidate in self._local_candidates()}
         theirs = {candidate.endpoint.is_ipv6 for candidate in self._candidates}
         return not ours or not theirs or bool(ours & theirs)
+
+    def _local_candidates(self) -> list[Candidate]:
+        """Ours; link-local ones only towards a neighbour: to others they are no IPv6."""
+        neighbour = any(candidate.endpoint.is_link_local for candidate in self._candidates)
+        own = self._own_candidates()
+        return [each for each in own if neighbour or not each.endpoint.is_link_local]
 
     async def _negotiate_in_turn(self, credentials: PairCredentials, session: asyncio.Event) -> None:
         if self._persistent or self._wanted.is_set():
@@ -462,7 +468,9 @@ class Connector:
             return
         await self._release_agent()
         try:
-            agent = self._make_agent(credentials, self._own_candidates(), self._candidates, self._check_heard)
+            agent = self._make_agent(
+                credentials, self._local_candidates(), self._candidates, self._check_heard
+            )
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return

@@ -3,7 +3,7 @@
 import time
 from ipaddress import IPv4Address
 
-from dhtvpn.discovery.sources import REMEMBERED
+from dhtvpn.discovery.sources import LAN, REMEMBERED
 from dhtvpn.identity import short_id
 from dhtvpn.membership.addresses import Claim
 from dhtvpn.node.background import Background
@@ -29,7 +29,8 @@ class MemberEvents:
         if not self._parts.members.knows(opened.record.node_key):
             source = self._parts.directory.source_of(opened.envelope) or REMEMBERED
             self._parts.reporter.found(opened.record.name, short_id(opened.record.node_key), source)
-        self._parts.members.record_arrived(opened.record, opened.sequence)
+        nearby = self._parts.directory.has_brought(LAN, opened.envelope)
+        self._parts.members.record_arrived(opened.record, opened.sequence, nearby=nearby)
         self.record_seen(opened)
         self._parts.mtu_routes.refresh()  # it may have another IPv4 address now
         self.contended(opened)
@@ -49,6 +50,13 @@ class MemberEvents:
         """``opened`` is the newest record of a member, news or not."""
         source = self._parts.directory.source_of(opened.envelope) or REMEMBERED
         self._parts.members.record_seen(opened.record.node_key, opened.envelope, source, time.time())
+        if self._parts.directory.has_brought(LAN, opened.envelope):
+            self._parts.members.heard_nearby(opened.envelope)
+
+    def brought_again(self, envelope: bytes, source: str) -> None:
+        """Another source than the first has brought ``envelope``."""
+        if source == LAN:
+            self._parts.members.heard_nearby(envelope)
 
     async def _move(self, address: IPv4Address) -> None:
         await self._parts.local_end.move(address)

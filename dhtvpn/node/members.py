@@ -46,7 +46,12 @@ class Member:
     nat: NatBehaviour = NOTHING_KNOWN
     """What it has found out about the NAT in front of it."""
     unusable: tuple[Candidate, ...] = ()
-    """Candidates of its record that no datagram may be sent to (``Surroundings.may_send_to``)."""
+    """Candidates of its record that no datagram may be sent to (``Surroundings.may_send_to``), but for those
+    of another link than ours."""
+    told: tuple[Candidate, ...] = ()
+    """The candidates of its record."""
+    nearby: bool = False
+    """That record has been heard on a local link: the member is on one of ours."""
 
 
 class Members:
@@ -122,8 +127,27 @@ class Members:
             member.record_seen_at = unix_time
             member.found_by = member.found_by or source
 
-    def record_arrived(self, record: EndpointRecord, sequence: int) -> None:
-        """A verified record that is news to the roster. Raises nothing: bad keys are dropped and counted."""
+    def heard_nearby(self, envelope: bytes) -> None:
+        """``envelope`` has come over a local link. Where it is the newest of a member, that is a neighbour,
+        and the link-local addresses in it are ours to try."""
+        for member in self._members.values():
+            if member.envelope == envelope and not member.nearby:
+                member.nearby = True
+                self._try_links(member)
+
+    def links_changed(self) -> None:
+        """We may have other link-local addresses than before: neighbours may be on those links."""
+        for member in self._members.values():
+            self._try_links(member)
+
+    def _try_links(self, member: Member) -> None:
+        found = self._surroundings.on_our_links(member.told) if member.nearby else []
+        if any(candidate not in member.connector.candidates for candidate in found):
+            member.connector.candidates_told(found)
+
+    def record_arrived(self, record: EndpointRecord, sequence: int, *, nearby: bool = False) -> None:
+        """A verified record that is news to the roster; ``nearby``: it has come over a local link. Raises
+        nothing: bad keys are dropped and counted."""
         claim = Claim(record.node_key, record.ipv4_attempt, record.since)
         member = self._members.get(record.node_key)
         if member is None:
@@ -140,7 +164,11 @@ class Members:
             member.claim = claim
             self._assign_ipv4()
         usable = self._surroundings.usable(record.candidates)
-        member.unusable = tuple(each for each in record.candidates if each not in usable)
+        local = [each for each in record.candidates if each.endpoint.is_link_local]
+        member.unusable = tuple(each for each in record.candidates if each not in (*usable, *local))
+        member.told, member.nearby = record.candidates, nearby
+        if nearby:
+            usable += self._surroundings.on_our_links(record.candidates)
         relays = (candidate.endpoint for candidate in usable if candidate.kind is CandidateKind.RELAY)
         member.peer.relays = tuple(relays)
         self._candidates_arrived(member, record.session_nonce, usable)

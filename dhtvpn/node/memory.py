@@ -81,13 +81,14 @@ class Memory:
             self._announcer.sequence = max(self._announcer.sequence, own)
 
     def _remembered(self, member: Member) -> RememberedPeer:
+        """Without link-local endpoints: interfaces have other numbers after a restart of the machine."""
         node_key = member.claim.node_key
         if member.peer.path is not None:
             self._last_seen[node_key] = time.time()
         return RememberedPeer(
             node_key=node_key,
             name=member.peer.name,
-            endpoints=tuple(member.connector.known_endpoints),
+            endpoints=tuple(each for each in member.connector.known_endpoints if not each.is_link_local),
             last_seen=max(self._last_seen.get(node_key, 0.0), member.record_seen_at),
             tunnel_timestamp=self._tunnels.greatest_timestamp(member.peer),
             sequence=member.sequence,

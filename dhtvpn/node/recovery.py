@@ -11,6 +11,7 @@ and if not, all is well.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 from dhtvpn.discovery.sources import Dht
@@ -21,7 +22,7 @@ from dhtvpn.node.members import Member
 from dhtvpn.node.surveying import Surveying
 from dhtvpn.node.tunnels import Tunnels
 from dhtvpn.node.waking import Waking, no_account
-from dhtvpn.system.links import NetworkFacts
+from dhtvpn.system.links import NetworkFacts, network_facts
 from dhtvpn.system.network_watch import NetworkWatch
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,10 @@ class Recovery:
         say: Callable[[str, str], None],
         in_background: Callable[[Coroutine[Any, Any, object]], None],
         wanted_to_run: Callable[[], float] = no_account,
+        lan: bool = False,
     ) -> None:
-        """``wanted_to_run`` is for :class:`Waking`."""
+        """``wanted_to_run`` is for :class:`Waking`. ``lan``: members are looked for on the local links, so
+        that a machine with link-local addresses alone is on a network."""
         self._members = members
         self._tunnels = tunnels
         self._liveness = liveness
@@ -68,7 +71,11 @@ class Recovery:
         self._announce = announce
         self._say = say
         self._in_background = in_background
-        self.watch = NetworkWatch(self.network_changed, exclude_interfaces=(interface,))
+        self.watch = NetworkWatch(
+            self.network_changed,
+            exclude_interfaces=(interface,),
+            read=partial(network_facts, link_local=lan),
+        )
         self.waking = Waking(self.woke, wanted_to_run=wanted_to_run)
         self.changes = 0
         """How often the network has changed or the machine has woken."""
@@ -91,7 +98,8 @@ class Recovery:
         if not facts.usable:
             self._say("network", "this machine has no network")
             return
-        self._say("network", f"the network is another one: {', '.join(map(str, facts.addresses[:4]))}")
+        own = facts.addresses or [f"{each.address}%{each.interface}" for each in facts.link_locals]
+        self._say("network", f"the network is another one: {', '.join(map(str, own[:4]))}")
         self._begin_anew(self._members(), handshake=False)
 
     def woke(self, missed_s: float) -> None:
@@ -152,7 +160,8 @@ class Recovery:
             self._liveness.doubt(member.peer)
             return
         version = 6 if endpoint is not None and endpoint.is_ipv6 else 4
-        if facts is None or any(address.version == version for address in facts.addresses):
+        near = endpoint is not None and endpoint.is_link_local and facts is not None and facts.usable
+        if near or facts is None or any(address.version == version for address in facts.addresses):
             self._liveness.doubt(member.peer)
         else:
             self._lost(member.peer)

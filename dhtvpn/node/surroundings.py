@@ -23,6 +23,7 @@ from dhtvpn.records.record import (
     PublishedFiltering,
     PublishedMapping,
 )
+from dhtvpn.system.links import LinkLocal
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,12 @@ HostAddress = IPv4Address | IPv6Address
 
 MAX_FILTER_SERVERS = 3
 """Asked one after the other while they do not answer: old ones do not know the question."""
+
+MAX_LINK_LOCAL = 2
+"""Link-local addresses that our record tells, and that are taken from a peer's."""
+
+MAX_LINKS_TRIED = 4
+"""Interfaces of ours on which a neighbour's link-local address is tried: it does not say on which it is."""
 
 _MAPPINGS = {
     Mapping.UNKNOWN: PublishedMapping.UNKNOWN,
@@ -65,13 +72,17 @@ class Surroundings:
         host_addresses: Callable[[], Awaitable[Sequence[HostAddress]]],
         survey: Surveyor,
         find_filtering: Callable[[Endpoint], Awaitable[Filtering]] = _nobody_knows,
+        link_locals: Callable[[], Awaitable[Sequence[LinkLocal]]] | None = None,
     ) -> None:
+        """``link_locals``: this machine's link-local addresses; without, none are told or used."""
         self._overlay = (ipv4_network(network_id), ipv6_network(network_id))
         self._port = port
         self._host_addresses = host_addresses
         self._ask = survey
         self._find_filtering = find_filtering
+        self._link_local_addresses = link_locals
         self._hosts: tuple[Endpoint, ...] = ()
+        self._link_locals: tuple[LinkLocal, ...] = ()
         self.mapping = Mapping.UNKNOWN
         self.filtering = Filtering.UNKNOWN
         self.answered = True
@@ -81,22 +92,25 @@ class Surroundings:
         """Where routers say that they forward to this node's port, whether or not that is believed."""
 
     async def look(self, servers: Sequence[Endpoint]) -> bool:
-        """Read the host's addresses, survey through ``servers``; return whether the candidates changed.
+        """Read the host's addresses, survey through ``servers``; return whether the candidates changed,
+        or the links where neighbours may be.
 
         An unanswered survey changes nothing: what was learnt before is still the best guess. Servers are
         strangers: an endpoint that nobody could send to, such as a group's, is left out. Raises
         SystemRefusedError when the kernel does not tell the addresses.
         """
-        before = self.candidates()
+        before = self.candidates(), self._link_locals
         addresses = await self._host_addresses()
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
+        if self._link_local_addresses is not None:
+            self._link_locals = tuple(await self._link_local_addresses())
         survey = await self._ask(servers, addresses)
         public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
         self.answered = bool(public)
         if public:
             self.mapping = survey.mapping
         self.public_endpoints = (*public, *self._still_likely(public))
-        return self.candidates() != before
+        return (self.candidates(), self._link_locals) != before
 
     def _still_likely(self, public: Sequence[Endpoint]) -> list[Endpoint]:
         """Public endpoints learnt before, of families that this survey said nothing of, as long as the host
@@ -131,8 +145,11 @@ class Surroundings:
     def candidates(self) -> tuple[Candidate, ...]:
         """Host, mapped and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as
         many as a record holds. A mapping at another address than strangers see us at is left out: its
-        router is behind another NAT, or does not tell the truth."""
+        router is behind another NAT, or does not tell the truth. Link-local addresses come last, without
+        their zone, of interfaces without any other IPv6 address: elsewhere they would add nothing."""
         hosts = [endpoint for endpoint in self._hosts if self.may_send_to(endpoint)]
+        alone = [Endpoint(str(each.address), self._port) for each in self._link_locals if each.alone]
+        hosts += alone[:MAX_LINK_LOCAL]
         found = dict.fromkeys(hosts, CandidateKind.HOST)
         for endpoint in self.mapped_endpoints:
             if self.may_send_to(endpoint) and not contradicted(endpoint, self.public_endpoints):
@@ -143,11 +160,32 @@ class Surroundings:
         return tuple(Candidate(endpoint, kind) for endpoint, kind in reflexive_first[:MAX_CANDIDATES])
 
     def usable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Of a peer's candidates, those that a datagram may be sent to: no loopback, multicast or
+        """Of a peer's candidates, those that a datagram may be sent to: no loopback, multicast, link-local or
         unspecified address, and none inside the overlay itself (a tunnel through itself)."""
         return [candidate for candidate in candidates if self.may_send_to(candidate.endpoint)]
 
+    def on_our_links(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Of the candidates of a neighbour, one that has been heard on a local link, the link-local ones, on
+        each of our interfaces where they may be: so many that with the others they are no more than a record
+        holds."""
+        told = [
+            candidate
+            for candidate in candidates
+            if candidate.endpoint.is_link_local and candidate.kind is CandidateKind.HOST
+        ]
+        zones = dict.fromkeys(each.interface for each in self._link_locals)
+        found = [
+            Candidate(candidate.endpoint.in_zone(zone), CandidateKind.HOST)
+            for candidate in told[:MAX_LINK_LOCAL]
+            for zone in list(zones)[:MAX_LINKS_TRIED]
+        ]
+        room = max(0, MAX_CANDIDATES - len(candidates) + len(told))
+        return [candidate for candidate in found if candidate.endpoint.zone][:room]
+
     def may_send_to(self, endpoint: Endpoint) -> bool:
+        """Whether a datagram may be sent to ``endpoint`` because somebody, perhaps far away, has named it."""
+        if endpoint.is_link_local:
+            return False
         address = ip_address(endpoint.host)
         if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_reserved:
             return False

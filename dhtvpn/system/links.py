@@ -22,7 +22,7 @@ from ipaddress import (
     ip_network,
 )
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -142,6 +142,23 @@ async def host_addresses(exclude_interfaces: Collection[str] = ()) -> list[Addre
     return list(usable_addresses(links, addresses, exclude_interfaces))
 
 
+class LinkLocal(NamedTuple):
+    """An IPv6 address of this machine that holds on one link only, behind which there may be neighbours."""
+
+    interface: int
+    """Its index: the zone of the address."""
+    address: IPv6Address
+    alone: bool
+    """The interface has no other IPv6 address."""
+
+
+async def link_local_addresses(exclude_interfaces: Collection[str] = ()) -> list[LinkLocal]:
+    """One of each interface of :func:`local_links` that has any; before others those that do not show the
+    interface's MAC address. Raises SystemRefusedError."""
+    links, addresses, _ = await _dump("links", "addresses")
+    return usable_link_locals(links, addresses, exclude_interfaces)
+
+
 @dataclass(frozen=True)
 class NetworkFacts:
     """What a node stands on: another value means that paths may have to be made anew."""
@@ -150,19 +167,28 @@ class NetworkFacts:
     """Those of :func:`host_addresses`."""
     default_routes: frozenset[tuple[int, int | None, str | None]]
     """Address family, interface index and gateway of each."""
+    link_locals: tuple[LinkLocal, ...] = ()
+    """Those of :func:`link_local_addresses`, where they are of use and there are no other addresses: beside
+    others they come a second or two later (duplicate address detection), and are no other network."""
 
     @property
     def usable(self) -> bool:
         """Whether anything can be reached at all."""
-        return bool(self.addresses)
+        return bool(self.addresses or self.link_locals)
 
 
-async def network_facts(exclude_interfaces: Collection[str] = ()) -> NetworkFacts:
-    """What there is now. Raises SystemRefusedError."""
+async def network_facts(
+    exclude_interfaces: Collection[str] = (), *, link_local: bool = False
+) -> NetworkFacts:
+    """What there is now. ``link_local``: addresses of one link alone are of use too. Raises
+    SystemRefusedError."""
     links, addresses, routes = await _dump("links", "addresses", "routes")
+    found = tuple(usable_addresses(links, addresses, exclude_interfaces))
+    wanted = link_local and not found
     return NetworkFacts(
-        tuple(usable_addresses(links, addresses, exclude_interfaces)),
+        found,
         frozenset(default_routes(links, routes, exclude_interfaces)),
+        tuple(usable_link_locals(links, addresses, exclude_interfaces)) if wanted else (),
     )
 
 
@@ -231,6 +257,36 @@ def links_with_neighbours(
             continue
         has = families.get(link["index"], set())
         yield link["index"], name, socket.AF_INET in has, socket.AF_INET6 in has
+
+
+def usable_link_locals(
+    links: Iterable[Mapping[str, Any]], addresses: Iterable[Mapping[str, Any]], exclude: Collection[str]
+) -> list[LinkLocal]:
+    """:func:`link_local_addresses` on netlink messages (or dictionaries with the same keys)."""
+    links, addresses = list(links), list(addresses)
+    near = {number for number, _, _, _ in links_with_neighbours(links, addresses, exclude)}
+    others, found = set(), list[tuple[int, IPv6Address]]()
+    for message in addresses:
+        index, flags = message["index"], message.get("IFA_FLAGS") or message["flags"]
+        address = ip_address(message.get("IFA_LOCAL") or message.get("IFA_ADDRESS") or "0.0.0.0")  # noqa: S104
+        if index not in near or flags & _UNUSABLE or not isinstance(address, IPv6Address):
+            continue
+        if address.is_link_local:
+            found.append((index, address))
+        else:
+            others.add(index)
+    found.sort(key=lambda item: _shows_mac(item[1]))
+    of_each = dict(reversed(found))  # the first of each interface
+    return [
+        LinkLocal(index, address, index not in others)
+        for index, address in found
+        if of_each[index] == address
+    ]
+
+
+def _shows_mac(address: IPv6Address) -> bool:
+    """Whether the interface identifier is made of a MAC address (RFC 4291 appendix A)."""
+    return address.packed[11:13] == b"\xff\xfe"
 
 
 def default_routes(

@@ -46,6 +46,16 @@ def cut_off(network: Network, families: tuple[int, ...]) -> None:
                 machine.run(["ip", f"-{family}", "address", "flush", "dev", interface])
 
 
+def leave_link_local(network: Network) -> None:
+    """No router and no addresses but those that IPv6 makes of the link itself."""
+    cut_off(network, (6,))
+    for host in LINK.hosts:
+        machine, interface = network.node(host.name), network.plan.link(host.name).interface
+        machine.run(["ip", "-6", "address", "flush", "dev", interface, "scope", "global"])
+        left = machine.run(["ip", "-o", "address", "show", "dev", interface]).stdout.splitlines()
+        assert len(left) == 1 and "inet6 fe80::" in left[0], left
+
+
 def source(machine: Machine, name: str) -> dict[str, object]:
     (found,) = [part for part in status(machine)["sources"] if part["name"] == name]
     return dict(found)
@@ -68,6 +78,54 @@ def test_two_members_on_a_link_that_leads_nowhere(lab: Lab, families: tuple[int,
     assert took_s < WITHIN_S, f"{took_s:.2f} s"
     assert {peer_of(laptop, "desk")["found_by"], peer_of(desk, "laptop")["found_by"]} == {"lan"}
     assert status(desk)["confinement"]["system_calls"] is True
+
+
+def test_a_link_with_nothing_but_link_local_addresses(lab: Lab) -> None:
+    network = lab(LINK)
+    leave_link_local(network)
+    laptop, desk = network.node("laptop"), network.node("desk")
+    network_id = network.create("laptop")
+    network.join("laptop", network_id, bootstraps=())
+    addresses = overlay(laptop)
+    network.join("desk", network_id, bootstraps=())
+    began = time.monotonic()
+    wait_connected(desk, 1)
+    assert pings(desk, addresses[0]).returncode == 0
+    took_s = time.monotonic() - began
+    assert took_s < WITHIN_S, f"{took_s:.2f} s"
+    assert pings(desk, addresses[1], "-s", "1200").returncode == 0
+    for machine, other in ((laptop, "desk"), (desk, "laptop")):
+        peer = peer_of(machine, other)
+        assert (peer["found_by"], peer["path"]) == ("lan", "direct")
+        assert peer["endpoint"].startswith("[fe80::") and "%" in peer["endpoint"], peer["endpoint"]
+    (kept,) = desk.state_dir.glob("networks/*/peers.json")
+    eventually(lambda: "laptop" in kept.read_text(), "laptop is remembered")
+    assert "fe80" not in kept.read_text()
+    desk.kill_all()
+    network.join("desk", network_id, bootstraps=())
+    wait_connected(desk, 1)
+    assert pings(desk, addresses[0]).returncode == 0
+
+
+def test_a_neighbour_without_any_address_of_its_own_is_reached_by_one_that_has_some(lab: Lab) -> None:
+    """Laptop keeps its addresses and publishes no link-local one; desk has nothing else. Desk's cable is
+    taken out for a while, and its interface counts as another network then."""
+    network = lab(LINK)
+    leave_link_local(network)
+    laptop, desk = network.node("laptop"), network.node("desk")
+    link, interface = network.plan.link("laptop"), network.plan.link("desk").interface
+    for address in (link.ipv4, link.ipv6):
+        laptop.run(["ip", "address", "replace", str(address), "dev", link.interface])
+    network_id = network.create("laptop")
+    network.join("laptop", network_id, bootstraps=())
+    network.join("desk", network_id, bootstraps=())
+    wait_connected(desk, 1)
+    assert peer_of(desk, "laptop")["path"] == peer_of(laptop, "desk")["path"] == "direct"
+    assert pings(desk, overlay(laptop)[0]).returncode == 0
+    desk.run(["ip", "link", "set", "dev", interface, "down"])
+    eventually(lambda: pings(desk, overlay(laptop)[0]).returncode != 0, "the cable is out")
+    desk.run(["ip", "link", "set", "dev", interface, "up"])
+    eventually(lambda: pings(desk, overlay(laptop)[0]).returncode == 0, "the cable is in again")
 
 
 def test_a_cable_that_is_plugged_in_later(lab: Lab) -> None:

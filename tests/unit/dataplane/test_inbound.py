@@ -229,3 +229,18 @@ def test_a_new_keypair_takes_over_and_the_old_one_still_opens() -> None:
     pair.b.receive(late, source=HOME)
     assert pair.b.tun.received_by_host == [ipv4(A4, B4, b"new"), ipv4(A4, B4, b"late")]
     assert sorted(pair.b.engine._peers.by_index) == [INDEX_B, 21]
+
+
+def test_a_neighbour_is_followed_to_its_link_and_to_no_other() -> None:
+    pair = Pair.make()
+    pair.a.engine.handle_command(Send(1, b""), 0.0)
+    pair.carry()
+    near = ("fe80::1", 999, 0, 3)
+    pair.b.receive(sealed(pair, ipv4(A4, B4)), source=near)
+    assert EndpointRoamed(1, Endpoint("fe80:3::1", 999)) in pair.b.events
+    pair.b.send(ipv4(B4, A4))
+    assert pair.b.socket.sent[-1][1] == near
+    for source in (("fe80:3::1", 999, 0, 3), ("fe80::1", 999, 0, 0)):
+        pair.b.receive(sealed(pair, ipv4(A4, B4)), source=source)
+    assert pair.b.drops() == {"dataplane.source_zone": 2}
+    assert pair.b.engine._peers.by_number[1].endpoint == Endpoint("fe80:3::1", 999)

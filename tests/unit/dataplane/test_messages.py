@@ -133,3 +133,8 @@ def test_what_is_no_message_is_refused(data: bytes, reason: str) -> None:
 def test_a_message_past_the_cap_is_not_made() -> None:
     with pytest.raises(ValueError, match="bytes to or from the engine"):
         m.encode(m.Datagram(bytes(m.MAX_MESSAGE), V4))
+
+
+def test_the_zone_of_a_neighbour_gets_across() -> None:
+    event = m.EndpointRoamed(1, Endpoint("fe80:3::1", 7))
+    assert m.decode_event(m.encode(event)) == event

@@ -87,3 +87,7 @@ class SettableSocket(FakeSocket):
         if option in self.refused:
             raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
         return 0
+
+
+def test_a_link_local_address_is_told_with_its_interface() -> None:
+    assert sockets.raw_address(Endpoint("fe80:3::1", 7)) == (socket.AF_INET6, ("fe80::1", 7, 0, 3))

@@ -266,3 +266,31 @@ def test_a_failing_source_is_named_in_the_log(caplog):
         await one.close()
 
     test()
+
+
+@scenario
+async def test_who_brings_it_again_is_told_once():
+    near, far = Slow(0.1), Slow(0.5)
+    for source in (near, far):
+        await source.publish(KEY, ONE)
+    both, again = race(far=far, near=near), []
+    both.on_brought_again(lambda envelope, source: again.append((envelope, source)))
+    async with aclosing(both.lookup(KEY)) as stream:
+        assert [envelope async for envelope in stream] == [ONE]
+    assert again == [(ONE, "far")]
+    assert both.has_brought("near", ONE) and both.has_brought("far", ONE)
+    assert not both.has_brought("far", TWO)
+    async with aclosing(both.lookup(KEY)) as stream:
+        assert [envelope async for envelope in stream] == [ONE]
+    assert again == [(ONE, "far")]
+    await both.close()
+
+
+@scenario
+async def test_what_never_verified_is_not_brought_again():
+    lying, again = Raising(b"nonsense", b"nonsense"), []
+    both = race(lying=lying)
+    both.on_brought_again(lambda envelope, source: again.append(source))
+    assert await collect(both) == [] and again == []
+    assert not both.has_brought("lying", b"nonsense")
+    await both.close()

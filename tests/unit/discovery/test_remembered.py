@@ -170,3 +170,10 @@ def test_a_damaged_contact_file_is_kept_aside_and_replaced(tmp_path, caplog):
     assert contacts.load() == [at(1)]
     assert "is damaged" in caplog.text
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_that_names_an_interface_is_damaged(tmp_path, caplog):
+    contacts = RememberedContacts(tmp_path / "contacts.json")
+    contacts.save([Endpoint("fe80:3::1", 4690), FOUR])
+    assert RememberedContacts(tmp_path / "contacts.json").load() == []
+    assert "is damaged" in caplog.text

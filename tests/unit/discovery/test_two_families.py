@@ -60,7 +60,7 @@ async def test_one_node_on_two_sockets_knows_another_under_both_addresses():
 def test_contacts_are_in_one_spelling_whatever_the_socket_calls_them():
     for address in (("::ffff:198.18.0.1", 4690, 0, 0), ("198.18.0.1", 4690)):
         assert Endpoint.from_socket(address) == Endpoint("198.18.0.1", 4690)
-    assert Endpoint.from_socket(("fe80::1%eth0", 4690, 0, 2)) == Endpoint("fe80::1", 4690)
+    assert Endpoint.from_socket(("fe80::1%eth0", 4690, 0, 2)) == Endpoint("fe80::1", 4690).in_zone(2)
     packed = ipaddress.ip_address("2001:0db8:0:0::1").packed + (4690).to_bytes(2, "big")
     assert Endpoint.unpack(packed) == Endpoint("2001:db8::1", 4690)
 

@@ -85,3 +85,9 @@ async def test_a_connection_takes_candidates_without_it(host: str) -> None:
     candidate = f"1 1 udp 1 {host} 5000 typ host"
     await connection.add_remote_candidate(aioice.Candidate.from_sdp(candidate))
     assert [remote.host for remote in connection.remote_candidates] == [host]
+
+
+async def test_an_answer_passes_through_a_protocol_that_knows_its_connection() -> None:
+    assert list(inspect.signature(ice.StunProtocol.send_stun).parameters) == ["self", "message", "addr"]
+    connection = aioice.Connection(ice_controlling=True)
+    assert ice.StunProtocol(connection).receiver is connection

@@ -84,3 +84,10 @@ async def test_an_address_that_was_taken_away_is_given_up(
     assert await asyncio.wait_for(arrived.get(), 5) == b"still sent"
     assert port._heard_at.answer_to(target) == []
     assert port.drops.as_dict() == {}, "the refusal of that address is no drop"
+
+
+def test_a_neighbour_is_answered_from_where_its_interface_says() -> None:
+    heard = HeardAt()
+    neighbour = Endpoint("fe80:3::1", 1)
+    heard.remember(neighbour, [V6])
+    assert heard.answer_to(neighbour) == [] and heard.address_for(neighbour) is None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from aioice import stun
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import TimedOutError, UsageError
@@ -14,6 +15,7 @@ from dhtvpn.nat.candidates import MAX_REMOTE_CANDIDATES, CandidateKind
 from dhtvpn.nat.checked_pairs import PairResult
 from dhtvpn.nat.ice import IceAgent
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.stun_messages import is_authentic, mapped_endpoint, parse
 
 V4 = "127.0.0.1"
 HOSTS = [V4, "::1"]
@@ -348,4 +350,24 @@ async def test_a_pair_whose_budget_is_used_up_says_so(open_port, credentials) ->
         await agent.connect(0.05)
     (pair,) = agent.pairs()
     assert (pair.result, pair.reason, pair.requests) == (PairResult.NOT_TRIED, "budget", 0)
+    await close(agent)
+
+
+async def test_a_neighbour_is_not_told_on_which_interface_of_ours_it_is(open_port, credentials) -> None:
+    port = await open_port()
+    mine = credentials()
+    near = Endpoint("fe80:3::7", 9)
+    agent = IceAgent(port, mine, at(port, "::1"), [(near, "HOST")])
+    sent: list[tuple[bytes, Endpoint]] = []
+    port.answer = lambda data, endpoint: sent.append((data, endpoint))
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    request.attributes["USERNAME"] = f"{mine.own_ufrag}:{mine.peer_ufrag}"
+    request.attributes["PRIORITY"] = 1
+    request.attributes["ICE-CONTROLLED" if mine.controlling else "ICE-CONTROLLING"] = 1
+    request.add_message_integrity(mine.own_password.encode())
+    agent._connection.handle_request(parse(bytes(request)), near)
+    ((data, destination),) = sent
+    answer = parse(data)
+    assert destination == near and mapped_endpoint(answer) == near.without_zone()
+    assert is_authentic(answer, mine.own_password) and "FINGERPRINT" in answer.attributes
     await close(agent)

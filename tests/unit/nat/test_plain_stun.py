@@ -99,3 +99,11 @@ def test_mutated_requests_are_read_or_refused():
         except DecodeError:
             continue
         assert len(success(transaction_id, SIX, fingerprint)) <= 52
+
+
+def test_an_answer_tells_no_zone() -> None:
+    neighbour = Endpoint("fe80:3::1", 7)
+    told = success(bytes(12), neighbour, False)
+    assert (
+        told == success(bytes(12), neighbour.without_zone(), False) == binding_response(bytes(12), neighbour)
+    )

@@ -312,3 +312,39 @@ async def test_closing_twice_releases_the_port_for_the_next(open_port) -> None:
     assert port.send(b"x", Endpoint("127.0.0.1", 9)) is False
     again = await open_port(port.port)
     assert again.port == port.port
+
+
+@pytest.mark.parametrize(
+    ("host", "data", "taken"),
+    [
+        ("fe80:3::1", STUN_BINDING, True),
+        ("fe80:3::1", b"\x01\0\0\0", True),
+        ("fe80::1", STUN_BINDING, False),
+        ("fe80:3::1", bytes([DHT_PREFIX]) + b"dht", False),
+    ],
+    ids=["check", "handshake", "no zone", "DHT"],
+)
+async def test_a_link_local_address_is_for_paths_between_neighbours(open_port, host, data, taken) -> None:
+    port = await open_port()
+    got: list[Endpoint] = []
+    for register in (port.on_stun, port.on_tunnel, port.on_dht):
+        register(lambda data, source: got.append(source))
+    port._handle_datagram(data, Endpoint(host, 7), [])
+    assert got == ([Endpoint(host, 7)] if taken else [])
+    assert port.drops.as_dict() == ({} if taken else {"port.link_local": 1})
+
+
+async def test_what_goes_to_a_neighbour_leaves_on_its_interface(open_port, monkeypatch) -> None:
+    port = await open_port()
+    sent: list[object] = []
+
+    class Control:
+        family = socket.AF_INET6
+
+        def sendto(self, data: bytes, address: object) -> None:
+            sent.append(address)
+
+    monkeypatch.setitem(port._sockets.control, 6, Control())
+    assert port.answer(b"x", Endpoint("fe80:3::1", 7)) and port.answer(b"x", Endpoint("2001:db8::1", 7))
+    monkeypatch.undo()
+    assert sent == [("fe80::1", 7, 0, 3), ("2001:db8::1", 7, 0, 0)]

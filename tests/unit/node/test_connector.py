@@ -706,3 +706,14 @@ async def test_somebody_who_waits_ends_the_pause() -> None:
     await asyncio.sleep(5)
     assert len(bench.agents) == agents + 1, "a direct path is left alone"
     await bench.connector.close()
+
+
+def test_our_link_local_addresses_are_ipv6_to_neighbours_only() -> None:
+    bench = Bench()
+    near = Candidate(Endpoint("fe80::1", 1), CandidateKind.HOST)
+    here = Candidate(HERE, CandidateKind.HOST)
+    bench.connector._own_candidates = lambda: (here, near)
+    bench.connector._candidates = (Candidate(Endpoint("2001:db8::2", 2), CandidateKind.HOST),)
+    assert bench.connector._local_candidates() == [here]
+    bench.connector._candidates += (Candidate(Endpoint("fe80:3::2", 2), CandidateKind.HOST),)
+    assert bench.connector._local_candidates() == [here, near]

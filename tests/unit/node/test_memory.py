@@ -112,3 +112,13 @@ def test_a_record_of_long_ago_or_damaged_is_no_use_and_no_harm(tmp_path: Path) -
     after = Bench(tmp_path)
     after.memory.recall()
     assert len(after.remembered) == 4 and after.found == []
+
+
+def test_a_link_local_endpoint_is_not_written_down(tmp_path: Path) -> None:
+    before = Bench(tmp_path)
+    before.add(Identity.from_seed(bytes([1]) * 32), None, path="direct")
+    before.all[0].connector.known_endpoints = [Endpoint("fe80:3::1", 1), Endpoint("198.18.1.1", 1)]
+    before.memory.save()
+    after = Bench(tmp_path)
+    after.memory.recall()
+    assert [arguments[2] for arguments in after.remembered] == [[Endpoint("198.18.1.1", 1)]]

@@ -1,7 +1,7 @@
 """What is done with each peer when the network has changed or the machine has slept."""
 
 import asyncio
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import PeerState
 from dhtvpn.mesh.relayed import relayed
 from dhtvpn.node.recovery import Recovery
-from dhtvpn.system.links import NetworkFacts
+from dhtvpn.system.links import LinkLocal, NetworkFacts
 
 V4, V6 = Endpoint("198.18.2.2", 2), Endpoint("2001:db8::2", 2)
 
@@ -67,8 +67,8 @@ class Bench:
     def whom(self, what: str) -> list[Any]:
         return [which for name, which in self.done if name == what]
 
-    def change(self, *addresses: str) -> None:
-        facts = NetworkFacts(tuple(map(ip_address, addresses)), frozenset())
+    def change(self, *addresses: str, near: tuple[LinkLocal, ...] = ()) -> None:
+        facts = NetworkFacts(tuple(map(ip_address, addresses)), frozenset(), near)
         self.recovery.watch.facts = facts
         self.recovery.network_changed(facts)
 
@@ -129,3 +129,18 @@ def test_a_cable_that_is_out_says_nothing_of_address_families() -> None:
     assert bench.recovery.families == {6}
     bench.change()
     assert bench.recovery.families == {4, 6}
+
+
+def test_a_link_with_nothing_but_link_local_addresses_is_a_network() -> None:
+    bench = Bench()
+    bench.members[1].peer.endpoint = Endpoint("fe80:3::1", 2)
+    bench.change(near=(LinkLocal(3, IPv6Address("fe80::9"), True),))
+    assert bench.whom("doubt") == ["six", "beyond"] and bench.whom("lost") == ["four"]
+    assert bench.whom("survey") == [True]
+
+
+def test_a_path_to_a_neighbour_is_asked_for_as_long_as_there_is_any_address() -> None:
+    bench = Bench()
+    bench.members[1].peer.endpoint = Endpoint("fe80:3::1", 2)
+    bench.change("192.0.2.1")
+    assert bench.whom("doubt") == ["four", "six", "beyond"] and not bench.whom("lost")

@@ -11,7 +11,7 @@ from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import Mode, NetworkId
 from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.reflexive import Mapping, Survey
-from dhtvpn.node.surroundings import Surroundings
+from dhtvpn.node.surroundings import MAX_LINK_LOCAL, MAX_LINKS_TRIED, Surroundings
 from dhtvpn.records.record import (
     MAX_CANDIDATES,
     Candidate,
@@ -21,6 +21,7 @@ from dhtvpn.records.record import (
     PublishedFiltering,
     PublishedMapping,
 )
+from dhtvpn.system.links import LinkLocal
 
 NETWORK_ID = NetworkId(Mode.OPEN, bytes([1]) * 32, bytes([2]) * 32, None)
 PORT = 4000
@@ -33,13 +34,21 @@ class World:
 
     def __init__(self, *hosts: str) -> None:
         self.hosts = list(hosts)
+        self.near: list[LinkLocal] = []
         self.answer = Survey(Mapping.UNKNOWN, [])
         self.around = Surroundings(
-            network_id=NETWORK_ID, port=PORT, host_addresses=self._addresses, survey=self._survey
+            network_id=NETWORK_ID,
+            port=PORT,
+            host_addresses=self._addresses,
+            survey=self._survey,
+            link_locals=self._link_locals,
         )
 
     async def _addresses(self) -> Sequence[IPv4Address | IPv6Address]:
         return [ip_address(host) for host in self.hosts]
+
+    async def _link_locals(self) -> Sequence[LinkLocal]:
+        return self.near
 
     async def _survey(self, servers: Sequence[Endpoint], own: Sequence[IPv4Address | IPv6Address]) -> Survey:
         assert list(servers) == [SERVER] and list(own) == await self._addresses()
@@ -143,3 +152,65 @@ def test_without_nat_there_is_no_filter_to_ask_for() -> None:
     world.look()
     assert not run(world.around.look_at_filtering([SERVER]))
     assert world.around.nat == NatBehaviour(PublishedMapping.NONE)
+
+
+def near(number: int, *, alone: bool = True) -> LinkLocal:
+    """This machine's address on interface ``number``."""
+    return LinkLocal(number, IPv6Address(f"fe80::{number}"), alone)
+
+
+def hosts(*texts: str) -> list[Candidate]:
+    return [Candidate(Endpoint(text, 9), CandidateKind.HOST) for text in texts]
+
+
+def test_link_local_addresses_are_told_last_without_zone_and_only_where_they_are_alone() -> None:
+    world = World("192.168.1.5")
+    world.near = [near(2, alone=False), *map(near, (3, 4, 5))]
+    world.answer = Survey(Mapping.UNKNOWN, [SEEN])
+    assert world.look()
+    told = [candidate.endpoint for candidate in world.record().candidates]
+    assert told == [SEEN, *(Endpoint(host, PORT) for host in ("192.168.1.5", "fe80::3", "fe80::4"))]
+    assert not world.around.has_choice(ipv6=True)
+
+
+def test_other_links_than_before_are_news() -> None:
+    world = World("192.168.1.5")
+    world.look()
+    world.near = [near(2, alone=False)]
+    assert world.look() and not world.look()
+
+
+def test_a_stranger_may_send_us_to_no_link_local_address() -> None:
+    world = World("192.168.1.5")
+    world.near = [near(2)]
+    world.answer = Survey(Mapping.UNKNOWN, [Endpoint("fe80::77", 9), SEEN])
+    world.look()
+    assert world.around.public_endpoints == (SEEN,)
+    assert not world.around.may_send_to(Endpoint("fe80:2::77", 9))
+    assert world.around.usable(hosts("fe80::77", "192.0.2.1")) == hosts("192.0.2.1")
+
+
+def test_the_addresses_of_a_neighbour_are_tried_on_our_links() -> None:
+    world = World()
+    told = hosts("192.0.2.1", "fe80::77")
+    assert world.around.on_our_links(told) == []
+    world.near = [near(2), near(3, alone=False)]
+    world.look()
+    assert world.around.on_our_links(told) == hosts("fe80:2::77", "fe80:3::77")
+    assert world.around.on_our_links(hosts("192.0.2.1")) == []
+    reflexive = [Candidate(Endpoint("fe80::77", 9), CandidateKind.REFLEXIVE)]
+    assert world.around.on_our_links([*reflexive, *hosts("fe90::1", "fe80:5::1")]) == []
+
+
+@pytest.mark.parametrize("others", [0, 10, 14])
+def test_a_record_full_of_link_local_addresses_makes_no_more_checks_than_another(others: int) -> None:
+    world = World()
+    world.near = [near(number) for number in range(2, 12)]
+    world.look()
+    told = hosts(
+        *(f"192.0.2.{number}" for number in range(1, others + 1)),
+        *(f"fe80::{number:x}" for number in range(0x70, 0x70 + MAX_CANDIDATES - others)),
+    )
+    found = world.around.on_our_links(told)
+    assert len(found) == min(MAX_LINK_LOCAL * MAX_LINKS_TRIED, MAX_CANDIDATES - others)
+    assert len(world.around.usable(told)) + len(found) <= MAX_CANDIDATES

@@ -130,3 +130,18 @@ def test_an_oversize_record_is_refused(record: EndpointRecord) -> None:
 
 def test_the_nonce_is_not_shown(record: EndpointRecord) -> None:
     assert "nonce" not in repr(record)
+
+
+@pytest.mark.parametrize("address", ["fe80:3::1", "fe80:0:1::1", "febf::1"])
+def test_a_record_names_no_interface_of_its_reader(record: EndpointRecord, address: str) -> None:
+    fields = fields_of(record)
+    fields[4] = [[1, Endpoint("fe80::1", 1).pack()]]
+    assert records.decode(strict_cbor.encode(fields)).candidates[0].endpoint.host == "fe80::1"
+    fields[4] = [[1, Endpoint(address, 1).pack_local()]]
+    assert refused(fields)
+
+
+def test_an_interface_of_ours_is_in_no_record(record: EndpointRecord) -> None:
+    near = Candidate(Endpoint("fe80:3::1", 1), CandidateKind.HOST)
+    told = records.decode(records.encode(replace(record, candidates=(near,))))
+    assert told.candidates == (Candidate(Endpoint("fe80::1", 1), CandidateKind.HOST),)

@@ -124,3 +124,33 @@ def test_links_with_neighbours() -> None:
         (3, "wlan0", False, True),
         (9, "new0", False, False),
     ]
+
+
+def link_locals(*addresses: dict[str, Any]) -> list[tuple[int, str, bool]]:
+    lan = UP | 0x1000
+    found = [link(2, "eth0", lan), link(3, "wlan0", lan), link(4, "ppp0", lan | 0x10), link(5, "dv0", lan)]
+    told = links.usable_link_locals(found, addresses, {"dv0"})
+    return [(each.interface, str(each.address), each.alone) for each in told]
+
+
+def of(index: int, text: str, flags: int = 0x80) -> dict[str, Any]:
+    return address(index, text, flags) | {"family": 10 if ":" in text else 2}
+
+
+def test_link_locals_are_of_links_with_neighbours_one_of_each() -> None:
+    assert link_locals(
+        of(2, "fe80::1"),
+        of(2, "fe80::2"),
+        of(3, "fe80::1"),
+        of(4, "fe80::4"),
+        of(5, "fe80::5"),
+        of(2, "10.0.0.1"),
+    ) == [(2, "fe80::1", True), (3, "fe80::1", True)]
+    assert link_locals(of(2, "fe80::1"), of(2, "fd00::1")) == [(2, "fe80::1", False)]
+    assert link_locals(of(2, "fe80::1", 0x40), of(2, "fe80::2", 0x20), of(2, "169.254.0.1")) == []
+
+
+def test_link_locals_that_show_no_mac_address_come_first() -> None:
+    eui64, private = "fe80::200:5eff:fe00:5301", "fe80::9a1c:22:7be:1"
+    assert link_locals(of(2, eui64), of(2, private)) == [(2, private, True)]
+    assert link_locals(of(2, eui64), of(3, private)) == [(3, private, True), (2, eui64, True)]

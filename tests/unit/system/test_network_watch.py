@@ -3,13 +3,13 @@
 import asyncio
 import struct
 from collections.abc import Collection
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 import pytest
 
 from dhtvpn.errors import SystemRefusedError
 from dhtvpn.system import network_watch
-from dhtvpn.system.links import NetworkFacts, default_routes
+from dhtvpn.system.links import LinkLocal, NetworkFacts, default_routes
 from dhtvpn.system.network_watch import NetworkWatch, concerns
 
 NEW_LINK, DELETE_ADDRESS, NEW_ROUTE, DELETE_ROUTE, NEW_NEIGHBOUR = 16, 21, 24, 25, 28
@@ -132,3 +132,5 @@ async def test_a_look_that_the_kernel_refuses_is_made_again_though_no_other_mess
 
 def test_no_address_is_no_network() -> None:
     assert HOME.usable and not NetworkFacts((), frozenset()).usable
+    near = LinkLocal(2, IPv6Address("fe80::1"), True)
+    assert NetworkFacts((), frozenset(), (near,)).usable
