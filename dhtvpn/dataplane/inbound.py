@@ -283,6 +283,9 @@ class Inbound:
         if session is None or not (peer.blocks and self._device.vnet_header):
             self._drops.count("dataplane", "block_unwanted")  # we have not said that we take them
             return end
+        if session.replay.refuses(head.counter):  # it came before, so nothing is lost
+            self._drops.count("dataplane", "data_replay")
+            return end
         try:
             length = blocks.open_run(session, head, start, came.size, came.stride)
             if length:
@@ -290,15 +293,11 @@ class Inbound:
             else:
                 chunk = bytes(self._view[start + CHUNK_AT : end])
                 length = blocks.add(session, head, chunk, congested=came.mark == ecn.CE)
+            if length:
+                peer.transport.accept(session, head.counter)
         except DecodeError as error:
             self._drops.count("dataplane", error.reason)
             self._block_lost(peer, came.now)
-            return end
-        try:
-            if length:
-                peer.transport.accept(session, head.counter)
-        except DecodeError as error:  # it came before, so nothing is lost
-            self._drops.count("dataplane", error.reason)
             return end
         if length and self._arrived(peer, end - start, came.origin, came.mark, came.now):
             if blocks.give_up_before(head.receiver, head.counter):

@@ -13,7 +13,8 @@ from dhtvpn.errors import SystemRefusedError
 def serve(engine: Engine, channel: ControlChannel, device: int, sockets: Sequence[socket.socket]) -> None:
     """Run ``engine`` until the control process closes its end. ``device`` is the TUN device's descriptor.
 
-    Every wake-up gives each ready source one batch, so none waits for more than one batch of each other.
+    Every wake-up gives each ready source one batch, so none waits for more than one batch of each other; the
+    control process has the first turn.
     Raises SystemRefusedError when the device is gone, DecodeError for a command that is none.
     """
     control, by_descriptor = channel.fileno(), {sock.fileno(): sock for sock in sockets}
@@ -25,17 +26,18 @@ def serve(engine: Engine, channel: ControlChannel, device: int, sockets: Sequenc
             if channel.blocked != watching_writes:
                 watching_writes = channel.blocked
                 epoll.modify(control, select.EPOLLIN | (select.EPOLLOUT if watching_writes else 0))
-            ready = epoll.poll(_wait_s(engine))
+            ready = dict(epoll.poll(_wait_s(engine)))
             now = time.monotonic()
-            for descriptor, happened in ready:
+            # First: new keys are here before the datagrams that only they open.
+            if ready.pop(control, 0) and not _control_ready(engine, channel, now):
+                return
+            for descriptor, happened in ready.items():
                 if descriptor == device:
                     if happened & select.EPOLLERR:
                         raise SystemRefusedError("the network interface was removed by somebody else")
                     engine.device_readable(now)
-                elif descriptor in by_descriptor:
+                else:
                     engine.socket_readable(by_descriptor[descriptor], now)
-                elif not _control_ready(engine, channel, now):
-                    return
             engine.handle_timeout(now)
 
 

@@ -70,6 +70,14 @@ class ReplayWindow:
         self._accepted += count
         return True
 
+    def refuses(self, counter: int) -> bool:
+        """Whether :meth:`accept` would return False; nothing changes. For any counter, authentic or not."""
+        if counter > self._greatest:
+            return counter >= REJECT_AFTER_MESSAGES
+        if self._greatest - counter >= WINDOW:
+            return True
+        return bool(self._words[counter >> 6 & _WORD_MASK] >> (counter & 63) & 1)
+
     @property
     def greatest(self) -> int:
         """The greatest counter that was accepted; 0 before any."""

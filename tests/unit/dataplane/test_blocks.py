@@ -121,8 +121,20 @@ def test_a_repeated_block_is_delivered_once() -> None:
     pair.b.receive_run(datagrams, source=HOME)
     pair.b.receive(*datagrams, source=HOME)
     assert pair.b.take_received() == [GIVEN]
-    assert pair.b.drops() == {"dataplane.data_replay": 2}
+    assert pair.b.drops() == {"dataplane.data_replay": 2 * len(datagrams)}
     assert said(pair) == []  # nothing is lost
+
+
+def test_a_repeated_chunk_is_no_loss() -> None:
+    """The network repeats one datagram of a block that was delivered, and more blocks follow."""
+    pair = Pair.with_blocks()
+    datagrams = made(pair)
+    pair.b.receive_run(datagrams, source=HOME)
+    pair.b.receive(datagrams[3], source=HOME)
+    pair.b.receive_run(made(pair), source=HOME)
+    assert pair.b.take_received() == [GIVEN, GIVEN]
+    assert pair.b.drops() == {"dataplane.data_replay": 1}
+    assert said(pair) == []
 
 
 def test_a_lost_chunk_ends_blocks_until_a_stretch_without_loss() -> None:

@@ -47,6 +47,19 @@ def test_no_counter_past_the_limit() -> None:
     assert not window.accept(0)
 
 
+def test_what_it_would_refuse_is_told_without_taking_it() -> None:
+    generator, window = random.Random(5), ReplayWindow()
+    refused = 0
+    for step in range(20_000):
+        counter = max(0, 3 * step + generator.randrange(-2 * WINDOW, 200))
+        told = window.refuses(counter)
+        assert window.refuses(counter) is told is not window.accept(counter)
+        refused += told
+    assert 1_000 < refused < 19_000
+    for counter in (REJECT_AFTER_MESSAGES - 1, REJECT_AFTER_MESSAGES, (1 << 64) - 1):
+        assert window.refuses(counter) is not window.accept(counter)
+
+
 def test_like_a_set_of_everything_seen() -> None:
     randomness = random.Random(6479)
     window, seen, greatest = ReplayWindow(), set(), 0
