@@ -40,6 +40,8 @@ FEATURE_RELAY = 1 << 3
 """Relays for other members (docs/protocol/relay.md)."""
 FEATURE_BLOCKS = 1 << 4
 """Takes blocks once it has said so, and says when (docs/protocol/blocks.md)."""
+FEATURE_HEARD = 1 << 31
+"""No feature: the sender has had a Hello of the receiver in this session, and wants no other."""
 
 KEY_SIZE = 8
 """Bytes of a node key that name a member in Neighbours."""

@@ -32,6 +32,7 @@ from dhtvpn.node.direct_probes import DirectProbes
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
 from dhtvpn.node.floors import Floors
+from dhtvpn.node.greetings import Greetings
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.member_events import MemberEvents
@@ -127,6 +128,7 @@ class Assembly(Parts):
         self.tunnels = self._make_tunnels(device)
         self.relaying = self._make_relaying()
         self.reporter = Reporter(events=self.events, relays=self.relaying, port=self.port, drops=self.drops)
+        self.greetings = Greetings(hello=self._hello, send_frame=self.tunnels.send_frame)
         self.liveness = self._make_liveness()
         self.paths, self.relay_watch = self._make_paths()
         self.direct_probes = DirectProbes(
@@ -186,6 +188,10 @@ class Assembly(Parts):
             features=self.local_end.features,
             source_for=self._source_for,
         )
+
+    def _hello(self) -> frames.Hello:
+        relays = frames.FEATURE_RELAY if self.config.relay_octets_per_s else 0
+        return frames.Hello(self.session_nonce, self.local_end.features | relays, self.config.hostname)
 
     def _make_neighbourhood(self) -> Neighbourhood:
         return Neighbourhood(

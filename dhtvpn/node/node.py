@@ -83,6 +83,7 @@ class Node(Assembly):
         await self.direct_probes.close()
         await self.paths.close()
         await self.relay_watch.close()
+        self.greetings.close()
         await self.liveness.close()
         self.path_probes.close()
         await self.mtu_routes.close()

@@ -15,6 +15,7 @@ from dhtvpn.node.config import NodeConfig
 from dhtvpn.node.direct_probes import DirectProbes
 from dhtvpn.node.events import Events
 from dhtvpn.node.finder import Finder
+from dhtvpn.node.greetings import Greetings
 from dhtvpn.node.liveness import Liveness
 from dhtvpn.node.local_end import LocalEnd
 from dhtvpn.node.members import Members
@@ -56,6 +57,7 @@ class Parts:
     tunnels: Tunnels
     relaying: Relaying
     reporter: Reporter
+    greetings: Greetings
     liveness: Liveness
     paths: PathChanges
     relay_watch: RelayWatch

@@ -28,6 +28,7 @@ class PathEvents:
 
     async def _forget(self, peer: Peer) -> None:
         if peer.state is not PeerState.CONNECTED and peer.node_key is not None:
+            self._parts.greetings.forget(peer)
             self._parts.liveness.forget(peer)
             self._parts.paths.forget(peer)
             self._parts.direct_probes.forget(peer)
@@ -46,6 +47,7 @@ class PathEvents:
 
     def _failed(self, peer: Peer) -> None:
         """Nothing comes of ``peer`` any more: its relay says so, or the network has changed."""
+        self._parts.greetings.forget(peer)
         self._parts.liveness.forget(peer)
         self.lost(peer)
 

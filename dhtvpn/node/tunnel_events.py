@@ -32,7 +32,7 @@ class TunnelEvents:
             if peer.move(Occasion.SESSION_UP):
                 self._path_events.changed(peer)
             return
-        self._parts.tunnels.send_frame(peer, self._hello())
+        self._parts.greetings.session_up(peer)
         self._parts.reporter.led_to(peer, member.connector.found_by(peer.endpoint))
         member.connector.session_up()
         self._parts.reporter.history.look(peer)
@@ -42,12 +42,6 @@ class TunnelEvents:
         if not peer.relayed:
             self._parts.relaying.neighbourhood.introduce(peer)
 
-    def _hello(self) -> frames.Hello:
-        features = self._parts.local_end.features | (
-            frames.FEATURE_RELAY if self._parts.config.relay_octets_per_s else 0
-        )
-        return frames.Hello(self._parts.session_nonce, features, self._parts.config.hostname)
-
     def relayed_handshake(self, peer: Peer, frame: bytes) -> None:
         """``peer`` has brought a handshake message of somebody else."""
         self._parts.relaying.handshake_from_member(peer, frame)
@@ -56,6 +50,7 @@ class TunnelEvents:
         """A control frame of ``peer``."""
         match frame:
             case frames.Hello():
+                self._parts.greetings.received(peer, frame)
                 if peer.session_nonce not in (None, frame.session_nonce):
                     self._parts.path_probes.peer_restarted(peer)
                     self._parts.signals.forget(peer)
@@ -75,6 +70,7 @@ class TunnelEvents:
             case frames.Goodbye():
                 member = self._parts.members.of(peer)
                 if member is not None:
+                    self._parts.greetings.forget(peer)
                     self._parts.liveness.forget(peer)
                     self._parts.path_probes.forget(peer)
                     member.connector.gone()
