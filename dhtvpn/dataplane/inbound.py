@@ -1,7 +1,6 @@
-"""Datagrams that arrive: socket -> peer by receiver index -> opened -> allowed IPs -> device.
+"""Datagrams that arrive: socket -> peer by receiver index -> opened -> delivered, sent on or told.
 
-Nothing a stranger sends gets past the index and the tag; nothing a peer sends gets past the addresses
-that are its own and ours. Whatever fails is dropped and counted by reason.
+Nothing a stranger sends gets past the index and the tag. Whatever fails is dropped and counted by reason.
 """
 
 import socket
@@ -13,8 +12,10 @@ from cryptography.exceptions import InvalidTag
 
 from dhtvpn.dataplane.block_receiver import BlockReceiver
 from dhtvpn.dataplane.block_sender import CHUNK_AT
+from dhtvpn.dataplane.delivery import Delivery
 from dhtvpn.dataplane.device import Device
-from dhtvpn.dataplane.messages import MAX_FRAME, ControlFrame, EndpointRoamed, Event, HeardElsewhere
+from dhtvpn.dataplane.frame_gate import FrameGate
+from dhtvpn.dataplane.messages import EndpointRoamed, Event, HeardElsewhere
 from dhtvpn.dataplane.peers import Peer, Peers, Via
 from dhtvpn.dataplane.relay_header import RelayHeader
 from dhtvpn.dataplane.sockets import RawAddress, received, waiting_bytes
@@ -23,7 +24,7 @@ from dhtvpn.dataplane.train_receiver import TrainReceiver
 from dhtvpn.drops import Drops
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError
-from dhtvpn.mesh.frames import KIND_BLOCKS, Blocks, decode, encode
+from dhtvpn.mesh.frames import Blocks, encode
 from dhtvpn.mesh.relay_wire import (
     DATA_HEADER,
     DATA_MARK,
@@ -34,25 +35,18 @@ from dhtvpn.mesh.relay_wire import (
     next_id,
     runs_of,
 )
-from dhtvpn.packet import ecn, virtio
-from dhtvpn.packet.coalesce import Batch
-from dhtvpn.packet.ip import addresses
-from dhtvpn.packet.train import begun_header, is_partial, is_segment, unmarked
+from dhtvpn.packet import ecn
+from dhtvpn.packet.train import is_segment
 from dhtvpn.wireguard.constants import TAG_SIZE, TYPE_BLOCK, TYPE_BLOCK_AES
 from dhtvpn.wireguard.transport import HEADER, HEADER_SIZE, NONCE, OVERHEAD, Session, receiver_index
 
 QUEUE_BYTES: Final = 1 << 20  # ours: what may wait in a socket all the time, 2 ms at 4 Gbit/s
 SOCKET_BATCH: Final = 8  # recvmsg calls per wake-up, ours: each may bring a run of 64 datagrams
-FRAMES_PER_S: Final = (
-    200.0  # control frames of one second from all peers, ours: they cost the control process
-)
-FRAMES_BURST: Final = 200
 HEARD_ELSEWHERE_S: Final = 1.0
 """How often the control process is told of a peer that is heard by another path, ours."""
 
 _BUFFER = 1 << 16
 _ANCILLARY = 96  # bytes: two ints with their headers, and room for another
-_AT: Final = virtio.SIZE
 _BLOCKS: Final = frozenset((TYPE_BLOCK, TYPE_BLOCK_AES))
 _BLOCKS_WANTED: Final = encode(Blocks(wanted=True))
 _NO_BLOCKS: Final = encode(Blocks(wanted=False))
@@ -101,35 +95,31 @@ class Inbound:
         self._drops = drops
         self._emit = emit
         self._say = say
-        self._local: frozenset[bytes] = frozenset()
+        self._queue = StandingQueue()
+        self._delivery = Delivery(device=device, peers=peers, drops=drops, signal=self._queue.signal)
+        self._frames = FrameGate(drops, emit)
         buffer = bytearray(_BUFFER)
         self._view = memoryview(buffer)
         self._vector = [self._view]
         self._trains = TrainReceiver(
-            buffer, drops, self._deliver_super_packet, self._deliver, self._is_to_drop
+            buffer, drops, self._delivery.super_packet, self._deliver, self._delivery.is_to_drop
         )
         self._blocks = BlockReceiver(self._view, drops)
         self._relay_header = RelayHeader(self._view)
-        self._queue = StandingQueue()
-        self._joined = Batch()
-        self._frame_tokens = float(FRAMES_BURST)
-        self._frames_at = 0.0
         # of the message that is being handled
         self._peer: Peer
         self._source: RawAddress
-        self._ecn = 0
         self._now = 0.0
         self._strayed = False
 
     def set_local_addresses(self, local: Collection[IPv4Address | IPv6Address]) -> None:
         """Packets are delivered to these addresses only."""
-        self._local = frozenset(address.packed for address in local)
+        self._delivery.set_local_addresses(local)
 
     def from_socket(self, sock: socket.socket, now: float) -> None:
         """Receive up to SOCKET_BATCH times and handle what came."""
         self._came(self._receive_batch(sock, now), now)
-        if self._joined:
-            self._write_joined()
+        self._delivery.flush()
 
     def _receive_batch(self, sock: socket.socket, now: float) -> int:
         """Returns how many octets came."""
@@ -197,17 +187,6 @@ class Inbound:
             self._view[: len(data)] = data
             self._open_run(len(data), stride - DATA_HEADER, _Origin(0, source, via), mark, now)
 
-    def _is_to_drop(self, buffer: bytes | bytearray, at: int) -> bool:
-        """Whether a piece of the train at hand, whose headers are at ``at``, is to go, for the sake of the
-        queue behind it. Where the sender knows ECN the train is marked instead."""
-        if not self._queue.signal(self._now):
-            return False
-        if ecn.bits_of(buffer, at):
-            self._ecn = ecn.CE
-            return False
-        self._drops.count("dataplane", "standing_queue_in")
-        return True
-
     def handle_datagram(self, datagram_untrusted: bytes, family: int, source: RawAddress, now: float) -> None:
         """One datagram as it came. Never raises on its bytes."""
         size = len(datagram_untrusted)
@@ -219,8 +198,7 @@ class Inbound:
             self._from_relay(size, size, source, ecn.NOT_ECT, now)
         else:
             self._open_run(size, size, _Origin(family, source, None), ecn.NOT_ECT, now)
-        if self._joined:
-            self._write_joined()
+        self._delivery.flush()
 
     def _open(self, datagram_untrusted: bytes, origin: _Origin, mark: int, now: float) -> bytes | None:
         """Open one datagram, and deliver its plaintext unless it is a SEGMENT or a relayed data message,
@@ -268,7 +246,8 @@ class Inbound:
         if self._strayed:
             peer.strayed_bytes += size
         self._peers.active[peer.number] = peer
-        self._peer, self._source, self._ecn, self._now = peer, place, mark, now
+        self._peer, self._source, self._now = peer, place, now
+        self._delivery.begin(peer, mark, now)
         return True
 
     def _open_block(self, start: int, came: _Came) -> int:
@@ -303,7 +282,7 @@ class Inbound:
             if blocks.give_up_before(head.receiver, head.counter):
                 self._block_lost(peer, came.now)
             if blocks.congested:
-                self._ecn = ecn.CE
+                self._delivery.mark = ecn.CE
             self._deliver_block(peer, length, length + TAG_SIZE + head.chunks * CHUNK_AT)
         return end
 
@@ -319,11 +298,11 @@ class Inbound:
         if relayed is not None:
             self._relay_run(peer, relayed, came, self._now)
             return
-        where = self._blocks.super_packet(length, self._is_to_drop)
+        where = self._blocks.super_packet(length, self._delivery.is_to_drop)
         if where is None:
             self._drops.count("dataplane", "bad_segment")
         else:
-            self._deliver_super_packet(self._blocks.buffer, *where)
+            self._delivery.super_packet(self._blocks.buffer, *where)
 
     def _heard(self, peer: Peer) -> None:
         """Tell the control process of the first message with a new keypair at once."""
@@ -426,34 +405,13 @@ class Inbound:
 
     def _deliver(self, plaintext: bytes) -> None:
         """An authenticated plaintext that is no piece of a train: a packet for this machine, or a frame."""
-        kind, header = plaintext[0] >> 4, virtio.NONE
+        kind = plaintext[0] >> 4
         if kind == 0:
-            self._control_frame(self._peer, plaintext, self._source, self._now)
-            return
-        if kind == HANDSHAKE_MARK >> 4:
+            self._frames.received(self._peer, plaintext, self._source, self._now)
+        elif kind == HANDSHAKE_MARK >> 4:
             self._relay_frames(self._peer, [plaintext], self._now)
-            return
-        if is_partial(plaintext):
-            begun = begun_header(plaintext)
-            if begun is None or not self._device.vnet_header:
-                self._drops.count("dataplane", "bad_packet_in")
-                return
-            header, plaintext = begun, unmarked(plaintext)
-        length = self._permitted(plaintext)
-        if length is None:
-            return
-        if self._ecn:
-            marked = bytearray(plaintext)
-            if not ecn.leave_tunnel(marked, 0, self._ecn):
-                self._drops.count("dataplane", "ecn")
-                return
-            plaintext = bytes(marked)
-        packet = plaintext if length == len(plaintext) else plaintext[:length]
-        if not self._peer.trains and self._device.vnet_header:
-            if header is virtio.NONE and self._joined.offer(packet):
-                return
-            self._write_joined()  # what came before it goes before it
-        self._write(header, packet)
+        else:
+            self._delivery.packet(plaintext)
 
     def _relay_frames(self, peer: Peer, frames: list[bytes], now: float) -> None:
         """Datagrams that another member has given ``peer`` for us, or for somebody whom we reach."""
@@ -463,7 +421,7 @@ class Inbound:
             self._drops.count("dataplane", error.reason, len(frames))
             return
         if frames[0][0] == HANDSHAKE_MARK and onward is None and not self._nested:
-            self._control_frame(peer, frames[0], self._source, now)
+            self._frames.received(peer, frames[0], self._source, now)
             return
         for run in runs_of(frames):
             self._relay_run(peer, run, run.octets + OVERHEAD * run.count, now)
@@ -473,78 +431,10 @@ class Inbound:
         if self._nested:
             self._drops.count("dataplane", "relay_nested", run.count)
         elif run.onward is not None:
-            self._forward(peer, run, came, self._ecn, now)
+            self._forward(peer, run, came, self._delivery.mark, now)
         else:
             via = self._peers.via_of_carrier.get(peer.number)
             if via is None:
                 self._drops.count("dataplane", "relay_unknown", run.count)
             else:
-                self._inner.append((via, bytes(run.messages), run.stride, self._ecn))
-
-    def _write_joined(self) -> None:
-        """Hand over the super-packets that have been made of a batch."""
-        for vector in self._joined.take():
-            try:
-                self._device.writev(vector)
-            except OSError:
-                self._drops.count("dataplane", "device_write")
-
-    def _deliver_super_packet(self, buffer: bytearray, start: int, end: int) -> None:
-        """A super-packet in ``buffer``, with its virtio header."""
-        if self._permitted(memoryview(buffer)[start + _AT : end]) is None:
-            return
-        if self._ecn and not ecn.leave_tunnel(buffer, start + _AT, self._ecn):
-            self._drops.count("dataplane", "ecn")
-            return
-        if not self._peer.trains:  # it has not said so yet: packets of its may have come before
-            self._write_joined()
-        try:
-            self._device.writev((memoryview(buffer)[start:end],))
-        except OSError:
-            self._drops.count("dataplane", "device_write")
-
-    def _permitted(self, packet: bytes | memoryview) -> int | None:
-        """The length of a packet that this peer may send to this machine; None for any other."""
-        try:
-            length, inner_source, inner_destination = addresses(packet)
-        except DecodeError:
-            self._drops.count("dataplane", "bad_packet_in")
-            return None
-        if self._peers.allowed_ips.lookup(inner_source) != self._peer.number:
-            self._drops.count("dataplane", "source_not_allowed")
-            return None
-        if inner_destination not in self._local:
-            self._drops.count("dataplane", "not_for_us")
-            return None
-        return length
-
-    def _write(self, header: bytes, packet: bytes) -> None:
-        try:
-            self._device.writev((header, packet) if self._device.vnet_header else (packet,))
-        except OSError:
-            self._drops.count("dataplane", "device_write")
-
-    def _control_frame(self, peer: Peer, plaintext: bytes, source: RawAddress, now: float) -> None:
-        if len(plaintext) > MAX_FRAME:
-            self._drops.count("dataplane", "frame_size")
-            return
-        elapsed = max(0.0, now - self._frames_at)
-        self._frames_at = now
-        self._frame_tokens = min(float(FRAMES_BURST), self._frame_tokens + elapsed * FRAMES_PER_S)
-        if self._frame_tokens < 1.0:
-            self._drops.count("dataplane", "frame_rate")
-            return
-        self._frame_tokens -= 1.0
-        if plaintext[0] == KIND_BLOCKS:
-            self._blocks_frame(peer, plaintext)
-            return
-        self._emit(ControlFrame(peer.number, plaintext, Endpoint.from_socket(source)))
-
-    def _blocks_frame(self, peer: Peer, plaintext: bytes) -> None:
-        """The peer says whether it wants blocks: the engines settle that, in a round trip."""
-        try:
-            frame = decode(plaintext)
-        except DecodeError as error:
-            self._drops.count("dataplane", error.reason)
-            return
-        peer.blocks_wanted = peer.blocks and isinstance(frame, Blocks) and frame.wanted
+                self._inner.append((via, bytes(run.messages), run.stride, self._delivery.mark))

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 ROUND_GAP_S: Final = 0.025
 """Between rounds of different peers, ours: 80 probes a second at most, of the 200 control frames that the
-other side's engine lets through (dataplane/inbound.py)."""
+other side's engine lets through (dataplane/frame_gate.py)."""
 
 
 class _Watched:

@@ -216,7 +216,7 @@ def test_a_member_that_sends_what_it_likes(
     for run in runs:
         datagrams = [seal(pair, plaintext, own_counter=own_counter) for plaintext in run]
         pair.b.receive_run(datagrams, mark, source=HOME)
-    assert not pair.b.engine._inbound._joined
+    assert not pair.b.engine._inbound._delivery._joined
     delivered_is_allowed(pair.b.take_received())
 
 

@@ -332,7 +332,7 @@ def test_blocks_that_come_by_the_control_process_count_too() -> None:
 
 def test_a_standing_queue_costs_the_first_segment() -> None:
     pair = Pair.with_blocks()
-    pair.b.engine._inbound._queue.signal = lambda now: True  # type: ignore[method-assign]
+    pair.b.engine._inbound._delivery._signal = lambda now: True  # type: ignore[method-assign]
     pair.b.receive_run(made(pair), source=HOME)
     (written,) = pair.b.take_received()
     assert [plain(each) for each in packets_of(written)] == [plain(each) for each in packets_of(GIVEN)[1:]]

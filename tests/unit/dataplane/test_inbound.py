@@ -11,6 +11,7 @@ import pytest
 from engines_in_memory import INDEX_B, Pair, ipv4, ipv6, keypair_a, keypair_b
 
 from dhtvpn.dataplane import inbound
+from dhtvpn.dataplane.frame_gate import FRAMES_BURST
 from dhtvpn.dataplane.messages import (
     MAX_FRAME,
     Activity,
@@ -144,7 +145,7 @@ def test_a_device_that_refuses_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(parts: Any) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(pair.b.engine._inbound._device, "writev", refuse)
+    monkeypatch.setattr(pair.b.engine._inbound._delivery._device, "writev", refuse)
     assert dropped(pair, sealed(pair, ipv4(A4, B4))) == {"device_write": 1}
 
 
@@ -161,10 +162,10 @@ def test_control_frames_are_capped_in_size_and_rate() -> None:
     pair = Pair.make()
     too_long = sealed(pair, b"\x01" * (MAX_FRAME + 1))
     assert dropped(pair, too_long) == {"frame_size": 1}
-    for _ in range(inbound.FRAMES_BURST + 7):
+    for _ in range(FRAMES_BURST + 7):
         pair.b.receive(sealed(pair, b"\x01"), source=HOME)
     frames = [event for event in pair.b.events if isinstance(event, ControlFrame)]
-    assert len(frames) == inbound.FRAMES_BURST
+    assert len(frames) == FRAMES_BURST
     assert pair.b.drops()["dataplane.frame_rate"] == 7
     pair.b.receive(sealed(pair, b"\x01"), source=HOME, now=1.0)
     assert len(pair.b.events) > len(frames)
