@@ -281,7 +281,7 @@ def test_a_machine_that_sleeps_for_an_hour(
     and the phone tries no more than once a minute, so that its router has closed. The sleeper's router has no
     mapping. In a suspend CLOCK_MONOTONIC stands still: then the sleeper believes in keys that the other
     side has long given up."""
-    nats = {"laptop": PORT_RESTRICTED, "phone": replace(PORT_RESTRICTED, expiry_s=30)}
+    nats = {"laptop": PORT_RESTRICTED, "phone": replace(PORT_RESTRICTED, expiry_s=10)}
     network = lab(topologies.behind_nats("hour", "for this test", nats))
     clocks = Clocks([network.node(host.name) for host in network.topology.hosts], tmp_path, monkeypatch)
     join_all(network)
