@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dhtvpn.cli.output import plain
-from dhtvpn.cli.views import duration, size
+from dhtvpn.cli.views import duration, several, size
 
 MAX_DROPS_SHOWN = 6
 
@@ -23,19 +23,23 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     rows = {
         "Listens on": ", ".join(document["listen"]),
         "Up": duration(document["uptime_s"]),
-        "DHT": f"{document['nodes']} nodes known, at most {document['rate']:.0f} answers a second{busy}",
-        "Stored": f"{stored['records']} records of {stored['topics']} topics "
-        f"from {stored['prefixes']} prefixes, {size(stored['octets'])} of {size(stored['octets_limit'])}",
+        "DHT": f"{several(document['nodes'], 'node')} known, "
+        f"at most {document['rate']:.0f} answers a second{busy}",
+        "Stored": f"{several(stored['records'], 'record')} of {several(stored['topics'], 'topic')} "
+        f"from {several(stored['prefixes'], 'prefix', 'prefixes')}, "
+        f"{size(stored['octets'])} of {size(stored['octets_limit'])}",
         "Watched": f"{stored['subscriptions']} of {stored['subscriptions_limit']} subscriptions",
         "Memory": f"{size(memory['resident'])}, caches up to {size(memory['caches_limit'])}",
-        "Received": f"{traffic['dht_received']} DHT datagrams, {size(traffic['dht_received_octets'])}",
-        "Sent": f"{traffic['dht_sent']} DHT datagrams, {size(traffic['dht_sent_octets'])}; "
-        f"{traffic['stun_answered']} STUN answers",
+        "Received": f"{several(traffic['dht_received'], 'DHT datagram')}, "
+        f"{size(traffic['dht_received_octets'])}",
+        "Sent": f"{several(traffic['dht_sent'], 'DHT datagram')}, {size(traffic['dht_sent_octets'])}; "
+        f"{several(traffic['stun_answered'], 'STUN answer')}",
     }
     relay = document["relay"]
     if relay["on"]:
         rows["Relayed"] = (
-            f"{relay['relayed']} datagrams, {size(relay['relayed_octets'])}; {relay['sources']} addresses now"
+            f"{several(relay['relayed'], 'datagram')}, {size(relay['relayed_octets'])}; "
+            f"{several(relay['sources'], 'address', 'addresses')} now"
         )
     if document["drops"]:
         largest = sorted(document["drops"].items(), key=lambda item: -item[1])[:MAX_DROPS_SHOWN]

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dhtvpn.cli.output import plain
-from dhtvpn.cli.views import milliseconds
+from dhtvpn.cli.views import milliseconds, several
 
 MARKS = {"good": ("+", "green"), "note": ("-", ""), "problem": ("!", "red")}
 
@@ -75,7 +75,7 @@ def _routers(mapping: Mapping[str, Any]) -> str:
 def _dht(dht: Mapping[str, Any]) -> str:
     if not dht["known"]:
         return "no node known"
-    nodes = f"{dht['nodes']} node{'' if dht['nodes'] == 1 else 's'} found by {dht['known']} known"
+    nodes = f"{several(dht['nodes'], 'node')} found by {dht['known']} known"
     return nodes if dht["lookup_ms"] is None else f"{nodes}, a lookup takes {milliseconds(dht['lookup_ms'])}"
 
 

@@ -30,7 +30,9 @@ def status(document: Mapping[str, Any]) -> RenderableType:
     facts.add_row("NAT", _text(f"{nat['mapping']}; {seen_at}"))
     if mapping := document.get("port_mapping"):
         facts.add_row("Router", _text(_port_mapping(mapping)))
-    facts.add_row("DHT", _text(f"{dht['nodes']} nodes, record stored at {dht['records_published']}"))
+    facts.add_row(
+        "DHT", _text(f"{several(dht['nodes'], 'node')}, record stored at {dht['records_published']}")
+    )
     if sources := document.get("sources"):
         facts.add_row("Sources", _text(_sources(sources)))
     facts.add_row("Engine", _text(_engine(document["engine"])))
@@ -149,6 +151,11 @@ def stock_peers(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     for row in rows:
         table.add_row(_text(row["name"]), _text(_or_dash(row["ipv4"])), _text(row["public_key"]))
     return table
+
+
+def several(number: int, one: str, more: str = "") -> str:
+    """How many of what: ``1 node``, ``2 nodes``. ``more``: the plural where it has no plain s."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def size(number: int) -> str:

@@ -23,6 +23,19 @@ def test_size(number: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "words", "text"),
+    [
+        (0, ("node",), "0 nodes"),
+        (1, ("node",), "1 node"),
+        (1, ("prefix", "prefixes"), "1 prefix"),
+        (2, ("prefix", "prefixes"), "2 prefixes"),
+    ],
+)
+def test_several(number: int, words: tuple[str, ...], text: str) -> None:
+    assert views.several(number, *words) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3725, "1 h 2 min"), (200_000, "2 d 7 h")],
 )
