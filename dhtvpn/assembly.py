@@ -88,7 +88,8 @@ def _surroundings(
         addresses = [str(address) for address in own]
         found = await survey(port, servers, host_addresses=addresses)
         if not found.public_endpoints and other is not None:
-            found = await other(addresses)
+            elsewhere = await other(addresses)  # servers that speak no STUN: nobody asks them anything more
+            found = Survey(elsewhere.mapping, elsewhere.public_endpoints)
         return found
 
     async def link_locals() -> Sequence[links.LinkLocal]:

@@ -19,6 +19,9 @@ from dhtvpn.nat.stun_service import StunService
 HOP_S = 0.005
 """One way through one realm."""
 
+IN_TURN_S = 1e-6
+"""Between two datagrams that are sent in one moment."""
+
 OTHER_PORT = 4691
 """From which a server answers filter tests."""
 
@@ -32,6 +35,7 @@ class Realm:
     def __init__(self, exit_nat: "NatBox | None" = None) -> None:
         self.exit_nat = exit_nat
         self.carried = 0
+        self._last_at = 0.0
         self._machines: dict[str, Receive] = {}
 
     def attach(self, host: str, receive: Receive) -> None:
@@ -42,10 +46,12 @@ class Realm:
         self.carried += 1
         receive = self._machines.get(destination.host)
         loop = asyncio.get_running_loop()
+        # timers of one moment go off in any order: a line keeps the order of what it carries
+        self._last_at = max(loop.time() + HOP_S, self._last_at + IN_TURN_S)
         if receive is not None:
-            loop.call_later(HOP_S, receive, data, source, destination)
+            loop.call_at(self._last_at, receive, data, source, destination)
         elif self.exit_nat is not None:
-            loop.call_later(HOP_S, self.exit_nat.send_out, data, source, destination)
+            loop.call_at(self._last_at, self.exit_nat.send_out, data, source, destination)
 
 
 class NatBox:
@@ -107,12 +113,13 @@ class MemoryPort:
 
 
 class MemoryInternet:
-    """The outside, with two STUN servers, and homes that are built as they are needed. Made in a loop."""
+    """The outside, with STUN servers, and homes that are built as they are needed. Made in a loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, servers: int = 2) -> None:
         self.outside = Realm()
         self._homes = 0
-        self.servers = [MemoryPort(self.outside, Endpoint(f"198.18.0.{n}", 4690)) for n in (1, 2)]
+        hosts = [f"198.18.0.{number}" for number in range(1, servers + 1)]
+        self.servers = [MemoryPort(self.outside, Endpoint(host, 4690)) for host in hosts]
         for server in self.servers:
             StunService(server, clock=asyncio.get_running_loop().time)
 

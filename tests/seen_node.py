@@ -47,6 +47,10 @@ class SeenNode:
             answered=True,
             candidates=lambda: (Candidate(OWN, CandidateKind.HOST),),
         )
+        self.foreseen: dict[Peer, Any] = {}
+        self.prediction = SimpleNamespace(
+            tries=lambda peer: self.foreseen.get(peer, SimpleNamespace(guesses=(), failed=0))
+        )
         self.records: dict[Peer, Any] = {}
         self.links: list[Links] = []
         self.ways: list[Endpoint] = []

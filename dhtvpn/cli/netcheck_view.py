@@ -49,6 +49,7 @@ def _family(family: Mapping[str, Any]) -> str:
         f"seen as {', '.join(family['public_endpoints'])}",
         f"here {here}" if here else "",
         f"NAT: mapping {family['mapping']}, filtering {family['filtering']}",
+        {True: "ports in order", False: "ports by chance", None: ""}[family["ports_in_order"]],
         {True: "hairpinning", False: "no hairpinning", None: ""}[family["hairpinning"]],
         f"path MTU {family['path_mtu']}" if family["path_mtu"] is not None else "",
     ]

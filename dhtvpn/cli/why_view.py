@@ -52,6 +52,10 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
             measured += f", for {duration(max(0.0, time.time() - path['since']))}"
         found.append(("Path", measured))
     found += [("Our NAT", _nat(document["own"])), ("Its NAT", _nat(document["theirs"]))]
+    if prediction := document["prediction"]:
+        times = "once" if prediction["failed"] == 1 else f"{prediction['failed']} times"
+        failed = f"; in vain {times}" if prediction["failed"] else ""
+        found.append(("Foreseen", f"it may see us at {', '.join(prediction['guesses'])}{failed}"))
     age_s = document["record_age_s"]
     found.append(("Record", "none seen in this run" if age_s is None else f"seen {duration(age_s)} ago"))
     if peer.get("found_by"):

@@ -245,9 +245,16 @@ class AdvicePart(TypedDict):
     text: str
 
 
+class PredictionPart(TypedDict):
+    """Where the peer may see us, as foreseen; ``failed``: attempts in which that led to nothing."""
+
+    guesses: list[str]
+    failed: int
+
+
 class WhyDocument(TypedDict):
     """What ``GET /v1/why`` answers. ``checked_s``: seconds since the checks of ``pairs`` were over;
-    ``ways``: relays that could be used now."""
+    ``prediction``: None where no port of ours was foreseen; ``ways``: relays that could be used now."""
 
     peer: PeerPart
     path: PathPart | None
@@ -258,6 +265,7 @@ class WhyDocument(TypedDict):
     checking: bool
     checked_s: float | None
     pairs: list[PairPart]
+    prediction: PredictionPart | None
     ways: list[RelayPart]
     changes: list[ChangePart]
     advice: list[AdvicePart]

@@ -124,11 +124,22 @@ NO_HAIRPIN = Topology(
     routers=(Router("carrier", replace(CARRIER, hairpinning=False)), *SAME_CARRIER.routers[1:]),
 )
 
-CONTIGUOUS = behind_nats(
+CONTIGUOUS = Topology(
     "contiguous",
     "a symmetric NAT whose ports can be foreseen, and a home",
-    {"laptop": PORT_RESTRICTED, "phone": replace(SYMMETRIC, allocation=Allocation.CONTIGUOUS)},
+    hosts=(
+        Host("boot1", Role.BOOTSTRAP, relay=True),
+        Host("boot2", Role.BOOTSTRAP),
+        Host("boot3", Role.BOOTSTRAP),
+        Host("laptop", behind="home"),
+        Host("phone", behind="other"),
+    ),
+    routers=(
+        Router("home", PORT_RESTRICTED),
+        Router("other", replace(SYMMETRIC, allocation=Allocation.CONTIGUOUS)),
+    ),
 )
+"""Of bootstrap nodes as many as it takes to see the order."""
 
 SHORT_LIVED = behind_nats(
     "short-lived",

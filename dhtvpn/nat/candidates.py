@@ -24,6 +24,8 @@ class CandidateKind(Enum):
     REFLEXIVE = "server-reflexive"
     MAPPED = "port mapping"
     PEER_REFLEXIVE = "peer-reflexive"
+    PREDICTED = "predicted"
+    """A port that the peer's NAT may have given it towards us: checked once."""
 
 
 def kind_of(kind: Enum | str) -> CandidateKind:
@@ -36,6 +38,7 @@ _TYPE: dict[CandidateKind, tuple[str, int]] = {
     # (aioice's type, type preference of RFC 8445 section 5.1.2.2)
     CandidateKind.HOST: ("host", 126),
     CandidateKind.PEER_REFLEXIVE: ("prflx", 110),
+    CandidateKind.PREDICTED: ("srflx", 108),
     CandidateKind.MAPPED: ("srflx", 105),
     CandidateKind.REFLEXIVE: ("srflx", 100),
 }

@@ -31,10 +31,10 @@ class IceAgent:
     """One peer's checks. Answers the peer from when it is made until :meth:`close`.
 
     ``local`` and ``remote`` list (endpoint, kind) where kind is an Enum member or a word named HOST,
-    REFLEXIVE or MAPPED. ``local`` says which families and addresses are ours; without any, the families
-    of the port. ``heard`` is told where an authentic check of the peer came from, at every one, before it is
-    answered. Make it inside a running event loop. Raises UsageError when the credentials are in use
-    already or the port has too many agents.
+    REFLEXIVE, MAPPED or PREDICTED. ``local`` says which families and addresses are ours; without any, the
+    families of the port. ``heard`` is told where an authentic check of the peer came from, at every one,
+    before it is answered. Make it inside a running event loop. Raises UsageError when the credentials are in
+    use already or the port has too many agents.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class IceAgent:
             self._leave_out(endpoint, kind, "too many candidates")
         else:
             known = kind_of(kind)
-            if self._connection.add_remote(ice_candidate(endpoint, known, len(self._kinds))):
+            once = known is CandidateKind.PREDICTED
+            if self._connection.add_remote(ice_candidate(endpoint, known, len(self._kinds)), once=once):
                 self._kinds[endpoint] = known
 
     def proven(self, endpoint: Endpoint) -> None:

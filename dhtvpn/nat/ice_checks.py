@@ -125,6 +125,8 @@ class PortConnection(aioice.Connection):
         self._bases: dict[int, ice.StunProtocol] = {}
         self._running: dict[ice.CandidatePair, StunTransaction] = {}
         self._counts: dict[ice.CandidatePair, CheckCount] = {}
+        self._once: set[tuple[str, int]] = set()
+        """Remote addresses that get one check of their own."""
         self._unneeded: list[ice.CandidatePair] = []
         """Taken from the check list, unchecked, when another pair was nominated."""
 
@@ -165,11 +167,14 @@ class PortConnection(aioice.Connection):
         self._protocols.append(protocol)
         self._bases[6 if endpoint.is_ipv6 else 4] = protocol
 
-    def add_remote(self, candidate: Candidate) -> bool:
-        """Pair a peer's candidate with our base. False when the check list is full."""
+    def add_remote(self, candidate: Candidate, *, once: bool = False) -> bool:
+        """Pair a peer's candidate with our base. False when the check list is full. ``once``: one check opens
+        our NAT for the peer's, and brings about another one if that gets through."""
         if len(self._check_list) >= MAX_PAIRS:
             self._port.drops.count("ice", "pairs")
             return False
+        if once:
+            self._once.add((candidate.host, candidate.port))
         self._add_remote_candidate(candidate, candidate.host)
         return True
 
@@ -184,9 +189,9 @@ class PortConnection(aioice.Connection):
         """Start the check of the best pair that has none yet, or of one that failed. False: none left."""
         if self._check_list_done or self._closing:
             return False
-        waiting = {State.FROZEN, State.WAITING, *((State.FAILED,) if retry_failed else ())}
         for pair in self._check_list:
-            if pair.state in waiting and pair.task is None:
+            again = retry_failed and pair.state is State.FAILED and pair.remote_addr not in self._once
+            if pair.task is None and (again or pair.state in {State.FROZEN, State.WAITING}):
                 self.check_start_task(pair)
                 return True
         return False
@@ -281,6 +286,7 @@ class PortConnection(aioice.Connection):
             drops=self._port.drops,
             accept=lambda message: is_authentic(message, self._peer_password),
             send_out_of_turn=partial(self._send_check, count=count, triggered=True),
+            repeated=nominate or pair.remote_addr not in self._once,
         )
         self._running[pair] = transaction
         try:

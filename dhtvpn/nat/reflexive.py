@@ -16,6 +16,7 @@ from aioice import stun
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import DecodeError, TimedOutError
 from dhtvpn.nat.port import UdpPort
+from dhtvpn.nat.port_prediction import in_order
 from dhtvpn.nat.stun_messages import binding_request, mapped_endpoint
 from dhtvpn.nat.stun_transaction import StunTransaction
 
@@ -45,11 +46,14 @@ class Mapping(Enum):
 
 @dataclass(frozen=True)
 class FamilySurvey:
-    """What the servers of one address family said. ``answered`` counts servers."""
+    """What the servers of one address family said. ``answered`` counts servers, ``witnesses`` are those
+    outside. ``in_order``: a dependent mapping's ports rise one after the other; None: that is not known."""
 
     mapping: Mapping = Mapping.UNKNOWN
     public_endpoints: tuple[Endpoint, ...] = ()
     answered: int = 0
+    witnesses: tuple[Endpoint, ...] = ()
+    in_order: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,15 @@ def choose_servers(servers: Iterable[Endpoint], families: Iterable[int]) -> dict
 
 
 def judge(answers: dict[Endpoint, Endpoint], host_addresses: Collection[str], port: int) -> FamilySurvey:
-    """Pure: the mapping of one family, from server -> what it saw.
+    """Pure: the mapping of one family, from server -> what it saw, in the order of asking.
 
     A server that sees one of our own addresses is on our side of any NAT, so it says nothing about the
     NAT when another server sees something else.
     """
     ours = {Endpoint(host, port) for host in host_addresses}
     public = list(dict.fromkeys(seen for seen in answers.values() if seen not in ours))
-    outside = sum(seen not in ours for seen in answers.values())
+    witnesses = tuple(server for server, seen in answers.items() if seen not in ours)
+    outside = len(witnesses)
     if answers and not outside:
         mapping = Mapping.NONE
         public = list(dict.fromkeys(answers.values()))
@@ -153,13 +158,16 @@ def judge(answers: dict[Endpoint, Endpoint], host_addresses: Collection[str], po
         mapping = Mapping.ENDPOINT_INDEPENDENT
     else:
         mapping = Mapping.ADDRESS_AND_PORT_DEPENDENT
-    return FamilySurvey(mapping, tuple(public), len(answers))
+    dependent = mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+    one_address = len({endpoint.host for endpoint in public}) == 1
+    rises = in_order([endpoint.port for endpoint in public]) if dependent and one_address else None
+    return FamilySurvey(mapping, tuple(public), len(answers), witnesses, rises)
 
 
 async def _ask_family(
     port: UdpPort, servers: list[Endpoint], timeout_s: float, ask: Asker
 ) -> dict[Endpoint, Endpoint]:
-    """Server -> endpoint that it saw, of those that answered in time."""
+    """Server -> endpoint that it saw, of those that answered in time, in the order of asking."""
     tasks = {asyncio.create_task(ask(port, server, timeout_s)): server for server in servers}
     answers: dict[Endpoint, Endpoint] = {}
     loop = asyncio.get_running_loop()
@@ -184,4 +192,4 @@ async def _ask_family(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return answers
+    return {server: answers[server] for server in servers if server in answers}

@@ -1,4 +1,4 @@
-"""STUN messages of a peer, read with care, and the two that we write (RFC 8489).
+"""STUN messages of a peer, read with care, and the three that we write (RFC 8489).
 
 Pure, over aioice's codec. That codec lets ``struct.error`` out, takes any cookie and cuts attributes
 short without a word, so the bytes are walked here first.
@@ -81,6 +81,11 @@ def mapped_endpoint(message: stun.Message) -> Endpoint:
 def binding_request(transaction_id: bytes) -> bytes:
     """A Binding request without attributes: 20 bytes."""
     return bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction_id))
+
+
+def binding_indication(transaction_id: bytes) -> bytes:
+    """A Binding indication: 20 bytes that open a NAT's mapping and are not answered."""
+    return bytes(stun.Message(stun.Method.BINDING, stun.Class.INDICATION, transaction_id))
 
 
 def binding_response(transaction_id: bytes, mapped: Endpoint, fingerprint: bool = False) -> bytes:

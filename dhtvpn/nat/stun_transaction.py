@@ -37,11 +37,14 @@ class StunTransaction:
         drops: Drops,
         accept: Callable[[stun.Message], bool] = lambda message: True,
         send_out_of_turn: Callable[[bytes, Endpoint], object] | None = None,
+        repeated: bool = True,
     ) -> None:
-        """``send_out_of_turn``: in place of ``send`` for :meth:`send_again`."""
+        """``send_out_of_turn``: in place of ``send`` for :meth:`send_again`. Not ``repeated``: sent again by
+        that alone."""
         self._router = router
         self._send = send
         self._send_out_of_turn = send_out_of_turn or send
+        self._repeated = repeated
         self._request = request
         self._id = request[8:20]
         self._destination = destination
@@ -78,8 +81,9 @@ class StunTransaction:
         if self._answer.done():
             return
         self._send(self._request, self._destination)
-        self._timer = self._loop.call_later(self._delay, self._send_and_rearm)
-        self._delay = min(2 * self._delay, MAX_RTO_S)
+        if self._repeated:
+            self._timer = self._loop.call_later(self._delay, self._send_and_rearm)
+            self._delay = min(2 * self._delay, MAX_RTO_S)
 
     def _handle_response(self, message: stun.Message, source: Endpoint) -> None:
         if source != self._destination:

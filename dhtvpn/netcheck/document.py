@@ -23,6 +23,7 @@ class FamilyPart(TypedDict):
     default_route: bool
     public_endpoints: list[str]
     mapping: str
+    ports_in_order: bool | None
     filtering: str
     hairpinning: bool | None
     path_mtu: int | None
@@ -164,6 +165,7 @@ def _family(family: Family) -> FamilyPart:
         "default_route": family.default_route,
         "public_endpoints": [str(endpoint) for endpoint in outside.public_endpoints],
         "mapping": outside.mapping.value,
+        "ports_in_order": outside.ports_in_order,
         "filtering": outside.filtering.value,
         "hairpinning": outside.hairpinning,
         "path_mtu": outside.path_mtu,

@@ -147,7 +147,9 @@ def _most(report: Report) -> Iterator[Finding]:
     else:
         where = "the NAT lets in replies only"
         advice = _OPEN_A_PORT
-    if outside.filtering is Filtering.UNKNOWN:
+    if outside.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT:
+        where = "the NAT gives each peer another port, but in order, so that nodes foresee it"
+    elif outside.filtering is Filtering.UNKNOWN:
         where = "it could not be found out what is let in"
     yield Finding(
         "direct-most",

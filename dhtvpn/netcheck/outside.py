@@ -13,7 +13,7 @@ from dhtvpn.errors import DhtVpnError, TimedOutError
 from dhtvpn.nat.filtering import Filtering, find_filtering
 from dhtvpn.nat.port import UdpPort
 from dhtvpn.nat.port_mapping.external import is_public
-from dhtvpn.nat.reflexive import Mapping, ask, judge
+from dhtvpn.nat.reflexive import FamilySurvey, Mapping, ask, judge
 from dhtvpn.nat.stun_messages import binding_request
 from dhtvpn.netcheck.report import Outside
 
@@ -35,10 +35,11 @@ class Asking:
     """Answers of one family: who saw us where, and how fast the fastest was."""
 
     def __init__(self, port: UdpPort, hosts: Collection[str]) -> None:
-        self._port = port
+        self._port, self._hosts = port, hosts
         self.own = {Endpoint(host, port.port) for host in hosts}
         self.answers: dict[Endpoint, Endpoint] = {}
-        self.asked: set[str] = set()
+        self.asked: dict[str, None] = {}
+        """Hosts, in the order of asking."""
         self.rtt_s: float | None = None
 
     @property
@@ -53,12 +54,18 @@ class Asking:
         rtt_ms = None if self.rtt_s is None else round(self.rtt_s * 1000, 1)
         return Outside(len(self.asked), len(self.answers), rtt_ms)
 
+    def judge(self) -> FamilySurvey:
+        """What all answers together tell."""
+        order = list(self.asked)
+        answers = sorted(self.answers.items(), key=lambda answer: order.index(answer[0].host))
+        return judge(dict(answers), self._hosts, self._port.port)
+
     async def ask(self, servers: Iterable[Endpoint], timeout_s: float) -> None:
         """Those whose address was not asked before, all at once."""
         chosen: list[Endpoint] = []
         for server in servers:
             if server.host not in self.asked and len(chosen) < MAX_ASKED:
-                self.asked.add(server.host)
+                self.asked[server.host] = None
                 chosen.append(server)
         pending = {asyncio.create_task(self._ask(server, timeout_s)) for server in chosen}
         tasks = set(pending)
@@ -108,7 +115,7 @@ async def look(
     try:
         if len(asking.outside) < WITNESSES or set(asking.answers.values()) <= asking.own:
             await asking.ask(await _in_time(more()), MORE_S)
-        found = judge(asking.answers, hosts, port.port)
+        found = asking.judge()
         seen = asking.answers[asking.outside[0]]
         if not any(is_public(ip_address(endpoint.host)) for endpoint in found.public_endpoints):
             # only nodes on our own side of a NAT have answered: that tells nothing of what is outside
@@ -122,6 +129,7 @@ async def look(
         return replace(
             asking.so_far,
             mapping=found.mapping,
+            ports_in_order=found.in_order,
             filtering=filtering,
             hairpinning=hairpinning,
             public_endpoints=found.public_endpoints,

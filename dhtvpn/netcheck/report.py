@@ -23,7 +23,8 @@ class Udp(Enum):
 @dataclass(frozen=True)
 class Outside:
     """What DHT nodes see of us in one address family. ``path_mtu``: bytes of an IP packet; nothing longer
-    than 1,500 is tried. It and ``hairpinning``: None where they are not known."""
+    than 1,500 is tried. ``ports_in_order``: a dependent mapping's ports can be foreseen. These and
+    ``hairpinning``: None where they are not known."""
 
     asked: int = 0
     answered: int = 0
@@ -33,6 +34,7 @@ class Outside:
     hairpinning: bool | None = None
     public_endpoints: tuple[Endpoint, ...] = ()
     path_mtu: int | None = None
+    ports_in_order: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Whether two NATs leave room for a direct path follows from RFC 4787's words (``lab.nat_behaviour`` has the
 whole model, and a test holds this to it). Where strangers' first datagrams get in to our known endpoint,
 everybody gets through. Where only replies get in, the other side's port must be known beforehand. Where our
-own mapping is another one for each peer, the other side must not ask for our port.
+own mapping is another one for each peer, the other side must not ask for our port, or our NAT must hand its
+ports out in order: then we foresee the port, and name it through a relay.
 """
 
 from enum import Enum
@@ -94,7 +95,7 @@ def _over_ipv4(report: Report) -> dict[Peer, bool | None]:
             restricted = True
             symmetric = {Filtering.NOT_BY_PORT: True, Filtering.BY_PORT: False}.get(outside.filtering)
         case Mapping.ADDRESS_AND_PORT_DEPENDENT:
-            restricted = symmetric = False
+            restricted, symmetric = outside.ports_in_order is True, False
         case _:
             restricted = None
             symmetric = False if outside.filtering is Filtering.BY_PORT else None

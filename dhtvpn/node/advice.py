@@ -99,6 +99,8 @@ class Situation:
     record_age_s: float | None = 0.0
     checking: bool = False
     """The first attempt is under way."""
+    predictions_failed: int = 0
+    """So often our port towards the peer was foreseen, and no direct path came of it."""
     budget_used_up: bool = False
     """Pairs were not checked, or not any more, because too much went to addresses that do not answer."""
     relays: bool = True
@@ -162,7 +164,7 @@ def _of_the_pair(now: Situation) -> list[Advice]:
     own, peer = now.own, now.peer
     gets_through = True if own.mapped or peer.mapped else own.nat.punches(peer.nat)
     if gets_through is False:
-        return [*_port_mappings(own, peer), *_ipv6(own, peer)]
+        return [*_port_mappings(own, peer, now.predictions_failed), *_ipv6(own, peer)]
     if gets_through is None:
         unknown = [side.name for side in (own, peer) if _is_unknown(side)]
         text = (
@@ -173,13 +175,16 @@ def _of_the_pair(now: Situation) -> list[Advice]:
     return _firewalls(now)
 
 
-def _port_mappings(own: Side, peer: Side) -> list[Advice]:
+def _port_mappings(own: Side, peer: Side, predictions_failed: int) -> list[Advice]:
     """One side that the other can reach is enough."""
     sides = [side for side in (own, peer) if side.behind_nat and side.asked is not Asked.IN_VAIN]
     text = (
         f"{own.name} is behind {own.described()}, {peer.name} behind {peer.described()}: such a pair finds "
         "no direct path."
     )
+    if predictions_failed:
+        times = "once" if predictions_failed == 1 else f"{predictions_failed} times"
+        text += f" To foresee the port of {own.name} was tried {times}, in vain."
     if own.asked is Asked.IN_VAIN:
         text += f" Another NAT, perhaps the provider's, stands before the router of {own.name}."
     if own.asked is Asked.NOT_ASKED:

@@ -46,6 +46,7 @@ from dhtvpn.node.parts import Parts
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_events import PathEvents
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.prediction import Prediction
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
@@ -134,6 +135,7 @@ class Assembly(Parts):
         self.direct_probes = DirectProbes(
             places=self._path_events.direct_places, paths=self.paths, allowance=ProbeAllowance()
         )
+        self.prediction = self._make_prediction()
         self.signals = self._make_signals()
         self.path_probes = PathProbes(
             send_frame=self.tunnels.send_frame,
@@ -253,6 +255,19 @@ class Assembly(Parts):
             candidates=self.surroundings.candidates,
             homes=lambda: self.relaying.client.homes,
             paths=self.paths,
+            predicted=self.prediction.for_signal,
+        )
+
+    def _make_prediction(self) -> Prediction:
+        return Prediction(
+            surroundings=self.surroundings,
+            member=self._path_events.member,
+            network=self._path_events.network,
+            open_port=partial(UdpPort.open, None, host_v6=None, drops=self.drops, tunnel_sockets=False),
+            send=self.port.answer,
+            may_probe=self._may_probe,
+            tell=self._path_events.signal,
+            in_background=self._background.start,
         )
 
     def _make_members(self, make_agent: AgentMaker) -> Members:
@@ -266,10 +281,11 @@ class Assembly(Parts):
             make_agent=make_agent,
             changed=self._path_events.changed,
             doubt=self.liveness.doubt,
-            may_probe=lambda endpoint: self.port.stun.check_budget.take(endpoint, time.monotonic()),
+            may_probe=self._may_probe,
             drops=self.drops,
             relaying=self.relaying,
-            attempt_failed=self.reporter.attempt_failed,
+            attempt_begins=self.prediction.attempt_begins,
+            attempt_failed=self._path_events.attempt_failed,
             heard_direct=self.paths.heard_elsewhere,
         )
 
@@ -355,6 +371,10 @@ class Assembly(Parts):
         )
 
     # Facts that parts ask for
+
+    def _may_probe(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint that a peer has named gets one more datagram."""
+        return self.port.stun.check_budget.take(endpoint, time.monotonic())
 
     def _send_handshake(self, data: bytes, endpoint: Endpoint) -> None:
         if is_relayed(endpoint):

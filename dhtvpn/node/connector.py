@@ -77,6 +77,10 @@ async def no_relays(peer: Peer) -> Sequence[Endpoint]:
     return ()
 
 
+async def nothing_first(peer: Peer) -> None:
+    """Where an attempt begins with its own datagrams."""
+
+
 class Agent(Protocol):
     """What the connector needs of an ICE agent (nat/ice.py)."""
 
@@ -119,14 +123,15 @@ class Connector:
         doubt: Callable[[Peer], None] = lambda _: None,
         may_probe: Callable[[Endpoint], bool] = lambda _: True,
         ways_by_relay: Callable[[Peer], Awaitable[Sequence[Endpoint]]] = no_relays,
+        attempt_begins: Callable[[Peer], Awaitable[None]] = nothing_first,
         attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
         heard_direct: Callable[[Peer, Endpoint], None] = lambda peer, endpoint: None,
     ) -> None:
         """``doubt``: ask a connected peer whether it is still there, and call :meth:`path_lost` if not.
         ``may_probe``: whether an endpoint that a peer has named, and that may be a victim's, gets one more
-        datagram. ``ways_by_relay``: ways to a peer through relays, the best first. ``attempt_failed`` is
-        told how many attempts in a row have failed, ``heard_direct`` where a check of a relayed peer came
-        from."""
+        datagram. ``ways_by_relay``: ways to a peer through relays, the best first. ``attempt_begins`` is
+        awaited before an attempt sends anything, ``attempt_failed`` told how many in a row have failed,
+        ``heard_direct`` where a check of a relayed peer came from."""
         self._heard_direct = heard_direct
         self._ways_by_relay = ways_by_relay
         self.peer = peer
@@ -137,6 +142,7 @@ class Connector:
         self._turns = turns
         self._doubt = doubt
         self._may_probe = may_probe
+        self._attempt_begins = attempt_begins
         self._attempt_failed = attempt_failed
         self.attempts = 0
         """Begun since there was a direct path."""
@@ -153,6 +159,11 @@ class Connector:
         self._met_at = float("-inf")
         self._credentials: PairCredentials | None = None
         self._candidates: Sequence[Candidate] = ()
+        self._predicted: Sequence[Candidate] = ()
+        """Of these, what the next attempt is to check."""
+        self.predicted: frozenset[Endpoint] = frozenset()
+        """Where the peer has said last that we may see it, because its NAT gives it a port of its own for
+        us."""
         self._nonce: bytes | None = None
         self.known_endpoints: list[Endpoint] = []
         """Where the peer answered before, newest first."""
@@ -243,6 +254,19 @@ class Connector:
                 self._checking.add_remote(candidate.endpoint, candidate.kind)
         self.start()
         self._hurry.set()
+
+    def ports_predicted(self, candidates: Sequence[Candidate]) -> None:
+        """Where we may see the peer, in its own words: checked once, in the attempt that runs or in the next
+        one."""
+        if self._session.is_set():
+            return
+        self.predicted = frozenset(candidate.endpoint for candidate in candidates)
+        if self._checking is None:
+            self._predicted = candidates
+            self.hurry()
+            return
+        for candidate in candidates:
+            self._checking.add_remote(candidate.endpoint, candidate.kind)
 
     def wanted(self) -> None:
         """A packet waits for a path: the attempt takes no turns, and a relay soon does for the time being."""
@@ -389,6 +413,7 @@ class Connector:
 
     async def _try_once(self, session: asyncio.Event) -> None:
         """Both ways at once, until the session is up or both have failed."""
+        await self._attempt_begins(self.peer)
         ways = [
             asyncio.create_task(self._knock(session)),
             asyncio.create_task(self._knock_by_relay(session)),
@@ -467,10 +492,10 @@ class Connector:
         if self.known_endpoints and await happens(session, GRACE_S):
             return
         await self._release_agent()
+        remote = (*self._predicted, *self._candidates)
+        self._predicted = ()
         try:
-            agent = self._make_agent(
-                credentials, self._local_candidates(), self._candidates, self._check_heard
-            )
+            agent = self._make_agent(credentials, self._local_candidates(), remote, self._check_heard)
         except UsageError as error:
             log.warning("peer %s: %s", self.peer.id, error)
             return

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from dhtvpn.mesh.peers import Occasion, Peer
+from dhtvpn.nat.candidates import CandidateKind as PairKind
 from dhtvpn.nat.checked_pairs import CheckedPair, PairResult
 from dhtvpn.node.advice import Asked, Side, Situation, advice
 from dhtvpn.node.members import Member
@@ -36,6 +37,7 @@ FILTERINGS = {
     PublishedFiltering.BY_PORT: "address-and-port-dependent",
 }
 NATS_IN_THE_WAY = "the two NATs let no such check through"
+ANOTHER_PORT = "its NAT has not chosen this port"
 NOT_SENT_THERE = "nothing may be sent to such an address"
 
 
@@ -53,6 +55,7 @@ def explanation(node: "Node", peer: Peer) -> dict[str, Any]:
         "checking": member is not None and member.connector.running,
         "checked_s": _rounded(None if member is None else member.connector.checked_s),
         "pairs": _pairs(node, member),
+        "prediction": _prediction(node, peer),
         "ways": [path_fact(way, node.relaying).relay for way in node.relaying.ways_now(peer)],
         "changes": [change.document() for change in node.reporter.history.changes(peer)],
         "advice": [
@@ -112,11 +115,21 @@ def _pairs(node: "Node", member: Member | None) -> list[dict[str, Any]]:
     return [*checked, *left_out]
 
 
+def _prediction(node: "Node", peer: Peer) -> dict[str, Any] | None:
+    """Where the peer may see us, and how often that has led to nothing; None where it was not foreseen."""
+    tries = node.prediction.tries(peer)
+    if not tries.guesses:
+        return None
+    return {"guesses": [str(guess) for guess in tries.guesses], "failed": tries.failed}
+
+
 def _pair(pair: CheckedPair, punches: bool | None) -> dict[str, Any]:
     reason = pair.reason
     public = pair.remote_kind.name == CandidateKind.REFLEXIVE.name
     if reason is None and pair.result is PairResult.NO_ANSWER and public and punches is False:
         reason = NATS_IN_THE_WAY
+    if reason is None and pair.result is PairResult.NO_ANSWER and pair.remote_kind is PairKind.PREDICTED:
+        reason = ANOTHER_PORT
     return {
         "local": None if pair.local is None else str(pair.local),
         "remote": str(pair.remote),
@@ -144,6 +157,7 @@ def _situation(node: "Node", peer: Peer, member: Member | None) -> Situation:
         answered=node.surroundings.answered,
         clock_apart_s=node.clock.offset_s,
         record_age_s=_record_age_s(member),
+        predictions_failed=node.prediction.tries(peer).failed,
         checking=member is not None and member.connector.running and member.connector.attempts <= 1,
         budget_used_up=any("budget" in (pair.reason or "") for pair in pairs),
         relays=bool(node.relaying.ways_now(peer)),

@@ -1,7 +1,7 @@
 """Turns verified records into peers: one place where the roster, the peer table and the paths meet."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from dhtvpn.discovery.sources import REMEMBERED
@@ -13,7 +13,7 @@ from dhtvpn.membership.addresses import Claim, holders, ipv6_address
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.membership.pairwise import ice_credentials, tunnel_psk
 from dhtvpn.mesh.peers import Peer, PeerTable
-from dhtvpn.node.connector import AgentMaker, Connector, no_relays
+from dhtvpn.node.connector import AgentMaker, Connector, no_relays, nothing_first
 from dhtvpn.node.relaying import Relaying
 from dhtvpn.node.surroundings import Surroundings
 from dhtvpn.node.tunnels import Tunnels
@@ -72,10 +72,12 @@ class Members:
         may_probe: Callable[[Endpoint], bool],
         drops: Drops,
         relaying: Relaying | None = None,
+        attempt_begins: Callable[[Peer], Awaitable[None]] = nothing_first,
         attempt_failed: Callable[[Peer, int], None] = lambda peer, number: None,
         heard_direct: Callable[[Peer, Endpoint], None] = lambda peer, endpoint: None,
     ) -> None:
         self._heard_direct = heard_direct
+        self._attempt_begins = attempt_begins
         self._attempt_failed = attempt_failed
         self._relaying = relaying
         self._network_id = network_id
@@ -179,11 +181,16 @@ class Members:
         if member is None:
             return
         usable = self._surroundings.usable(candidates)
+        others = [candidate for candidate in usable if candidate.kind is not CandidateKind.PREDICTED]
+        hosts = {candidate.endpoint.host for candidate in (*others, *member.connector.candidates)}
+        predicted = [each for each in usable if each not in others and each.endpoint.host in hosts]
         if member.connector.nonce != nonce:
-            self._candidates_arrived(member, nonce, usable)
+            self._candidates_arrived(member, nonce, others)
         else:
-            direct = [candidate for candidate in usable if candidate.kind is not CandidateKind.RELAY]
+            direct = [candidate for candidate in others if candidate.kind is not CandidateKind.RELAY]
             member.connector.candidates_told(direct)
+        if predicted:
+            member.connector.ports_predicted(predicted)
 
     def _candidates_arrived(self, member: Member, nonce: bytes, usable: Sequence[Candidate]) -> None:
         node_key = member.claim.node_key
@@ -255,6 +262,7 @@ class Members:
             ways_by_relay=no_relays if self._relaying is None else self._relaying.ways_to,
             doubt=self._doubt,
             may_probe=self._may_probe,
+            attempt_begins=self._attempt_begins,
             attempt_failed=self._attempt_failed,
             heard_direct=self._heard_direct,
         )

@@ -35,6 +35,7 @@ class NetworkEvents:
         steady = self._parts.surroundings.mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT
         self._parts.reporter.seen_from_outside(self._parts.surroundings.public_endpoints, steady=steady)
         self._parts.members.links_changed()
+        self._parts.prediction.surveyed()
         if afresh:
             self._parts.relaying.client.network_changed(self._parts.recovery.families)
             self._parts.recovery.surveyed()

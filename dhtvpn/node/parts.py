@@ -23,6 +23,7 @@ from dhtvpn.node.mtu_routes import MtuRoutes
 from dhtvpn.node.on_demand import OnDemand
 from dhtvpn.node.path_changes import PathChanges
 from dhtvpn.node.path_probes import PathProbes
+from dhtvpn.node.prediction import Prediction
 from dhtvpn.node.recovery import Recovery
 from dhtvpn.node.relay_watch import RelayWatch
 from dhtvpn.node.relaying import Relaying
@@ -62,6 +63,7 @@ class Parts:
     paths: PathChanges
     relay_watch: RelayWatch
     direct_probes: DirectProbes
+    prediction: Prediction
     signals: Signals
     path_probes: PathProbes
     mtu_routes: MtuRoutes

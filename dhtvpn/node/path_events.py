@@ -3,6 +3,7 @@
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Peer, PeerState
 from dhtvpn.node.background import Background
+from dhtvpn.node.members import Member
 from dhtvpn.node.parts import Parts
 from dhtvpn.node.path_facts import Why
 
@@ -12,6 +13,18 @@ class PathEvents:
 
     def __init__(self, parts: Parts, background: Background) -> None:
         self._parts, self._background = parts, background
+
+    def member(self, peer: Peer) -> Member | None:
+        """What is known of ``peer``; None for a stock one."""
+        return self._parts.members.of(peer)
+
+    def network(self) -> int:
+        """Another number in each network that this machine has been in."""
+        return self._parts.recovery.changes
+
+    def signal(self, peer: Peer) -> None:
+        """There is news for a relayed peer of where it may reach us."""
+        self._parts.signals.send(peer)
 
     def changed(self, peer: Peer) -> None:
         """The state of ``peer`` is another one."""
@@ -32,6 +45,7 @@ class PathEvents:
             self._parts.liveness.forget(peer)
             self._parts.paths.forget(peer)
             self._parts.direct_probes.forget(peer)
+            self._parts.prediction.forget(peer)
             self._parts.path_probes.forget(peer)
             await self._parts.members.forget(peer.node_key)
 
@@ -63,6 +77,9 @@ class PathEvents:
             self._parts.signals.send(peer)
         else:
             member.connector.session_up()
+            if self._parts.prediction.led_to(peer):
+                self._parts.reporter.led_to(peer, Why.PREDICTION)
+            self._parts.prediction.found(peer)
             self._parts.relaying.neighbourhood.introduce(peer)
             self.changed(peer)
 
@@ -100,6 +117,11 @@ class PathEvents:
         places = dict.fromkeys([*member.connector.known_endpoints, *told])
         families = self._parts.port.families
         return [place for place in places if (6 if place.is_ipv6 else 4) in families]
+
+    def attempt_failed(self, peer: Peer, number: int) -> None:
+        """So many attempts in a row have found no direct path."""
+        self._parts.prediction.attempt_failed(peer)
+        self._parts.reporter.attempt_failed(peer, number)
 
     def way_beside(self, peer: Peer) -> Endpoint | None:
         """A way through a relay to a peer that packets do not take now."""

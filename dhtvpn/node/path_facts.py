@@ -13,6 +13,7 @@ class Why(Enum):
     """Why packets take a path. The value is what a person reads."""
 
     CHECKS = "connectivity checks found it"
+    PREDICTION = "connectivity checks found it, at a foreseen port"
     KNOCK = "the peer answered where it was before"
     HANDSHAKE = "the peer's handshake came that way"
     DIRECT_WORKS = "a direct path works"

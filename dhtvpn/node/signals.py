@@ -13,7 +13,8 @@ _KINDS = {kind.value: kind for kind in CandidateKind}
 
 
 class Signals:
-    """``candidates`` gives ours, ``homes`` the volunteers that we are at home with."""
+    """``candidates`` gives ours, ``homes`` the volunteers that we are at home with; ``predicted`` where a
+    peer may see us, as far as that is foreseen."""
 
     def __init__(
         self,
@@ -24,9 +25,11 @@ class Signals:
         candidates: Callable[[], Sequence[Candidate]],
         homes: Callable[[], Sequence[Endpoint]],
         paths: PathChanges,
+        predicted: Callable[[Peer], Sequence[Candidate]],
     ) -> None:
         self._nonce, self._table, self._send_frame = session_nonce, table, send_frame
         self._candidates, self._homes, self._paths = candidates, homes, paths
+        self._predicted = predicted
         self._told: dict[int, Endpoint] = {}
         """By which way each relayed peer was told when its session came up."""
 
@@ -47,8 +50,9 @@ class Signals:
 
     def send(self, peer: Peer) -> None:
         """Tell a relayed peer where we can be reached, and that we try now."""
-        candidates = [(candidate.kind.value, candidate.endpoint) for candidate in self._candidates()]
-        self._send_frame(peer, frames.Signal(self._nonce, tuple(candidates)))
+        candidates = (*self._predicted(peer), *self._candidates())[: frames.MAX_CANDIDATES]
+        told = tuple((candidate.kind.value, candidate.endpoint) for candidate in candidates)
+        self._send_frame(peer, frames.Signal(self._nonce, told))
 
     def send_to_relayed(self) -> None:
         """Our candidates have changed."""

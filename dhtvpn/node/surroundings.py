@@ -4,8 +4,10 @@ Every DHT node answers STUN, so the public endpoint is learnt from the contacts 
 two or more where there are two: equal answers mean endpoint-independent mapping (RFC 4787 section 4.1).
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
@@ -14,7 +16,7 @@ from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import NetworkId
 from dhtvpn.nat.filtering import Filtering
 from dhtvpn.nat.port_mapping.external import contradicted
-from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.nat.reflexive import FamilySurvey, Mapping, Survey
 from dhtvpn.records.record import (
     MAX_CANDIDATES,
     Candidate,
@@ -51,6 +53,16 @@ _FILTERINGS = {
 }
 
 
+@dataclass(frozen=True)
+class PortsInOrder:
+    """Where servers have seen us, which our NAT has given one port after the other when they were asked, at
+    ``asked_at`` (the loop's time). ``witness`` is one of those who still answer."""
+
+    witness: Endpoint
+    seen: tuple[Endpoint, ...]
+    asked_at: float
+
+
 class Surveyor(Protocol):
     """Asks STUN servers, over the node's own port, where they see it."""
 
@@ -85,6 +97,8 @@ class Surroundings:
         self._link_locals: tuple[LinkLocal, ...] = ()
         self.mapping = Mapping.UNKNOWN
         self.filtering = Filtering.UNKNOWN
+        self.ports_in_order: PortsInOrder | None = None
+        """Where the NAT hands ports out in order; None where it does not, or that is not known."""
         self.answered = True
         """Whether anybody has answered the last survey."""
         self.public_endpoints: tuple[Endpoint, ...] = ()
@@ -104,13 +118,27 @@ class Surroundings:
         self._hosts = tuple(Endpoint(str(address), self._port) for address in addresses)
         if self._link_local_addresses is not None:
             self._link_locals = tuple(await self._link_local_addresses())
+        asked_at = asyncio.get_running_loop().time()
         survey = await self._ask(servers, addresses)
         public = tuple(endpoint for endpoint in survey.public_endpoints if self.may_send_to(endpoint))
         self.answered = bool(public)
         if public:
             self.mapping = survey.mapping
+            self._note_order(survey.by_family.get(4, FamilySurvey()), asked_at)
         self.public_endpoints = (*public, *self._still_likely(public))
         return (self.candidates(), self._link_locals) != before
+
+    def _note_order(self, ipv4: FamilySurvey, asked_at: float) -> None:
+        """Later surveys find ports again that they have seen before, in whatever order; so what one has found
+        holds until they see us at another address."""
+        if ipv4.in_order:
+            self.ports_in_order = PortsInOrder(ipv4.witnesses[0], ipv4.public_endpoints, asked_at)
+        elif self.ports_in_order is not None and ipv4.witnesses:
+            old = {endpoint.host for endpoint in self.public_endpoints}
+            moved = not any(endpoint.host in old for endpoint in ipv4.public_endpoints)
+            other = moved or ipv4.mapping in (Mapping.NONE, Mapping.ENDPOINT_INDEPENDENT)
+            found = replace(self.ports_in_order, witness=ipv4.witnesses[0])
+            self.ports_in_order = None if other else found
 
     def _still_likely(self, public: Sequence[Endpoint]) -> list[Endpoint]:
         """Public endpoints learnt before, of families that this survey said nothing of, as long as the host
@@ -145,8 +173,9 @@ class Surroundings:
     def candidates(self) -> tuple[Candidate, ...]:
         """Host, mapped and reflexive candidates (RFC 8445 section 5.1.1), without duplicates, at most as
         many as a record holds. A mapping at another address than strangers see us at is left out: its
-        router is behind another NAT, or does not tell the truth. Link-local addresses come last, without
-        their zone, of interfaces without any other IPv6 address: elsewhere they would add nothing."""
+        router is behind another NAT, or does not tell the truth. Where each server sees another port of ours,
+        the first is as good as all. Link-local addresses come last, without their zone, of interfaces without
+        any other IPv6 address: elsewhere they would add nothing."""
         hosts = [endpoint for endpoint in self._hosts if self.may_send_to(endpoint)]
         alone = [Endpoint(str(each.address), self._port) for each in self._link_locals if each.alone]
         hosts += alone[:MAX_LINK_LOCAL]
@@ -154,8 +183,11 @@ class Surroundings:
         for endpoint in self.mapped_endpoints:
             if self.may_send_to(endpoint) and not contradicted(endpoint, self.public_endpoints):
                 found.setdefault(endpoint, CandidateKind.MAPPED)
+        seen = {endpoint.host: endpoint for endpoint in reversed(self.public_endpoints)}
+        dependent = self.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
         for endpoint in self.public_endpoints:
-            found.setdefault(endpoint, CandidateKind.REFLEXIVE)
+            if not dependent or seen[endpoint.host] == endpoint:
+                found.setdefault(endpoint, CandidateKind.REFLEXIVE)
         reflexive_first = sorted(found.items(), key=lambda item: item[1] is CandidateKind.HOST)
         return tuple(Candidate(endpoint, kind) for endpoint, kind in reflexive_first[:MAX_CANDIDATES])
 

@@ -10,6 +10,7 @@ from dhtvpn.errors import SystemRefusedError
 from dhtvpn.mesh import frames
 from dhtvpn.mesh.peers import Occasion, Peer, PeerState
 from dhtvpn.node.background import Background
+from dhtvpn.node.members import Member
 from dhtvpn.node.parts import Parts
 from dhtvpn.node.path_events import PathEvents
 from dhtvpn.node.path_facts import Why
@@ -33,7 +34,9 @@ class TunnelEvents:
                 self._path_events.changed(peer)
             return
         self._parts.greetings.session_up(peer)
-        self._parts.reporter.led_to(peer, member.connector.found_by(peer.endpoint))
+        self._parts.reporter.led_to(peer, self._found_by(peer, member))
+        if not peer.relayed:
+            self._parts.prediction.found(peer)
         member.connector.session_up()
         self._parts.reporter.history.look(peer)
         self._parts.liveness.watch(peer)
@@ -80,11 +83,15 @@ class TunnelEvents:
         """Packets of ``peer`` come from elsewhere, and ours follow."""
         member = self._parts.members.of(peer)
         if member is not None and peer.state is PeerState.CONNECTED:
-            if (why := member.connector.found_by(peer.endpoint)) is Why.CHECKS:
+            if (why := self._found_by(peer, member)) in (Why.CHECKS, Why.PREDICTION):
                 self._parts.reporter.led_to(peer, why)
             member.connector.remember_endpoint()
             self._parts.reporter.history.look(peer)
         self._parts.path_probes.endpoint_moved(peer)
+
+    def _found_by(self, peer: Peer, member: Member) -> Why | None:
+        predicted = self._parts.prediction.led_to(peer)
+        return Why.PREDICTION if predicted else member.connector.found_by(peer.endpoint)
 
     def heard_elsewhere(self, peer: Peer, endpoint: Endpoint) -> None:
         """Something authentic came by another path than the one in use."""

@@ -44,6 +44,8 @@ class CandidateKind(Enum):
     """A port that the router has opened on request."""
     RELAY = 4
     """A volunteer that relays to the node: not a place to check, but one to send through."""
+    PREDICTED = 5
+    """A port that the node's NAT may have given it towards the receiver of a signal; never in a record."""
 
 
 class PublishedMapping(IntEnum):
@@ -188,6 +190,8 @@ def _decode_candidate(item: Any) -> Candidate | None:
         kind = CandidateKind(item[0])
     except ValueError:
         return None
+    if kind is CandidateKind.PREDICTED:
+        return None
     try:
         endpoint = Endpoint.unpack(item[1])
     except DecodeError as error:
@@ -204,7 +208,10 @@ def _problem(record: EndpointRecord) -> str | None:
         "name": _NAME.fullmatch(record.name) is not None,
         "session_nonce": len(record.session_nonce) == NONCE_SIZE,
         "candidates": len(record.candidates) <= MAX_CANDIDATES
-        and all(_is_unicast(candidate.endpoint) for candidate in record.candidates),
+        and all(
+            _is_unicast(candidate.endpoint) and candidate.kind is not CandidateKind.PREDICTED
+            for candidate in record.candidates
+        ),
         "ipv4_attempt": 0 <= record.ipv4_attempt < MAX_ATTEMPTS,
         "since": 0 <= record.since < _MAX_SINCE,
         "features": 0 <= record.features < _MAX_FEATURES,

@@ -1,9 +1,9 @@
 """What guessing a port behind an address-and-port-dependent ("symmetric") NAT is worth. Pure, with seeds.
 
 Two ways are known. *Prediction*: the NAT hands out ports in order, so the next one follows the last that a
-STUN server saw. *Many sockets* ("birthday"): the side behind it opens k sockets, each of which gets a random
-port, and the other side tries n random ports. Each function plays one attempt and tells whether some datagram
-of one side would be let in by the other's NAT, which filters by port.
+STUN server saw, or lies between two that it saw. *Many sockets* ("birthday"): the side behind it opens k
+sockets, each of which gets a random port, and the other side tries n random ports. Each function plays one
+attempt and tells whether some datagram of one side would be let in by the other's NAT, which filters by port.
 """
 
 from dataclasses import dataclass
@@ -54,6 +54,16 @@ def predict_one(nat: Nat, seen_ago_s: float, guesses: int) -> bool:
     last = nat.new_mapping()
     nat.pass_time(seen_ago_s)
     return 0 < (nat.new_mapping() - last) % PORTS <= guesses
+
+
+def between_looks(nat: Nat, apart_s: float, guesses: int) -> bool:
+    """Symmetric against port-restricted: a look so long before the mapping, another one as long behind it,
+    and all ports between the two, if they are no more than ``guesses``."""
+    before = nat.new_mapping()
+    nat.pass_time(apart_s)
+    nat.new_mapping()
+    nat.pass_time(apart_s)
+    return (nat.new_mapping() - before) % PORTS - 1 <= guesses
 
 
 def predict_both(one: Nat, other: Nat, seen_ago_s: float, guesses: int) -> bool:

@@ -79,6 +79,7 @@ def why_document(about: dict[str, Any], *, relayed: bool) -> dict[str, Any]:
         "checking": False,
         "checked_s": 12.0,
         "pairs": [pair],
+        "prediction": {"guesses": ["198.18.3.3:30001"], "failed": 1} if relayed else None,
         "ways": [relay] if relayed else [],
         "changes": [{"time": 1.0, "from": None, "to": chosen, "why": "a relay works"}],
         "advice": [{"code": "port-mapping", "text": "turn on port mapping in a router"}] if relayed else [],

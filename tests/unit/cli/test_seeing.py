@@ -36,7 +36,14 @@ def test_why_a_peer_is_relayed_and_what_would_help(
     running.node.peers.append(fake_daemon.peer("tablet", 4))
     text = cli("why", "tablet").stdout
     assert fits(text)
-    for part in ("relayed through server", "no answer", "the two NATs", "What would help", "port mapping"):
+    for part in (
+        "relayed through server",
+        "no answer",
+        "the two NATs",
+        "What would help",
+        "port mapping",
+        "in vain once",
+    ):
         assert part in text
     document = json.loads(cli("why", "tablet", "--json").stdout)
     assert [advice["code"] for advice in document["advice"]] == ["port-mapping"]

@@ -25,6 +25,7 @@ PARTS = (
     schema.PingReply,
     schema.EventLine,
     schema.WhyDocument,
+    schema.PredictionPart,
     schema.PathPart,
     schema.SidePart,
     schema.CandidatePart,

@@ -1,4 +1,4 @@
-"""The odds of guessing a port, on which docs/adr/0016-no-port-guessing.md rests."""
+"""The odds of guessing a port, on which docs/adr/0016-port-prediction.md rests."""
 
 from collections.abc import Callable
 from random import Random
@@ -9,6 +9,7 @@ from dhtvpn.lab.simulation.port_guessing import (
     PORTS,
     Allocation,
     Nat,
+    between_looks,
     many_sockets_both,
     many_sockets_one,
     predict_both,
@@ -41,6 +42,24 @@ def test_ports_in_order(
     measured = rate(
         lambda: predict_one(Nat(Allocation.SEQUENTIAL, others_per_s, chance), seen_ago_s, guesses)
     )
+    assert least <= measured <= most
+
+
+@pytest.mark.parametrize(
+    ("others_per_s", "guesses", "least", "most"),
+    [
+        (0, 1, 1.0, 1.0),
+        (10, 1, 0.95, 1.0),
+        (1000, 1, 0.05, 0.25),
+        (1000, 16, 1.0, 1.0),
+        (10_000, 16, 0.1, 0.35),
+    ],
+)
+def test_two_looks_a_millisecond_before_and_behind(
+    others_per_s: float, guesses: int, least: float, most: float
+) -> None:
+    chance = Random(1)
+    measured = rate(lambda: between_looks(Nat(Allocation.SEQUENTIAL, others_per_s, chance), 0.001, guesses))
     assert least <= measured <= most
 
 

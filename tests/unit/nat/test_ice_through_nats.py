@@ -23,6 +23,7 @@ from dhtvpn.lab.nat_behaviour import (
     Nat,
     can_be_direct,
 )
+from dhtvpn.nat.candidates import CandidateKind
 from dhtvpn.nat.ice import IceAgent
 
 DEADLINE_S = 4.0
@@ -101,6 +102,51 @@ def test_one_lan_needs_no_nat(nat: Nat, credentials: Credentials) -> None:
         return lan, lan
 
     assert joined(one_lan, credentials)
+
+
+def test_a_predicted_port_joins_what_else_does_not_and_costs_one_check(credentials: Credentials) -> None:
+    """A home that lets in only what it has asked, and a NAT with another port for each destination."""
+
+    async def scenario() -> None:
+        internet = MemoryInternet()
+        in_order = replace(SYMMETRIC, allocation=Allocation.CONTIGUOUS)
+        home, other = (internet.port(internet.home([nat])) for nat in (PORT_RESTRICTED, in_order))
+        at_home, (own, seen) = await internet.candidates(home), await internet.candidates(other)
+        mine = credentials()
+        agents = [
+            IceAgent(home, mine, at_home, [own, seen]),
+            IceAgent(other, mine.mirrored(), [own, seen], at_home),
+        ]
+        connecting = [asyncio.create_task(agent.connect(DEADLINE_S)) for agent in agents]
+        await asyncio.sleep(
+            1.0
+        )  # the other's checks have opened a mapping to home's own address, and this one
+        guesses = [Endpoint(seen[0].host, seen[0].port + number) for number in range(1, 5)]
+        for guess in guesses:
+            agents[0].add_remote(guess, "PREDICTED")
+        assert await connecting[0] == guesses[1]
+        assert await connecting[1] == at_home[1][0]
+        assert agents[0].selected_kind is CandidateKind.PREDICTED
+        requests = {pair.remote: pair.requests for pair in agents[0].pairs()}
+        assert all(requests[guess] <= 1 for guess in guesses if guess != guesses[1])
+        for agent in agents:
+            await agent.close()
+
+    virtual_time.run(scenario())
+
+
+def test_predicted_ports_that_are_wrong_get_one_check_each(credentials: Credentials) -> None:
+    async def scenario() -> None:
+        internet = MemoryInternet()
+        home = internet.port(internet.home([PORT_RESTRICTED]))
+        guesses = [(Endpoint("198.18.200.1", 30_000 + number), "PREDICTED") for number in range(16)]
+        agent = IceAgent(home, credentials(), await internet.candidates(home), guesses)
+        with pytest.raises(TimedOutError):
+            await agent.connect(12.0)
+        assert [pair.requests for pair in agent.pairs()] == 16 * [1]
+        await agent.close()
+
+    virtual_time.run(scenario())
 
 
 @pytest.mark.parametrize("hairpinning", [True, False])

@@ -34,6 +34,21 @@ def test_the_mapping_follows_from_what_the_servers_saw(answers, mapping, public)
     assert (result.mapping, result.public_endpoints, result.answered) == (mapping, public, len(answers))
 
 
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [([4001, 4002, 4005], True), ([4002, 4001, 4003], False), ([4001, 4002], None), ([4000, 4000], None)],
+)
+def test_ports_in_order_are_told_from_others_by_three_servers(
+    ports: list[int], expected: bool | None
+) -> None:
+    servers = [Endpoint(f"198.51.100.{number}", 1) for number in range(9)]
+    seen = [Endpoint(PUBLIC.host, port) for port in ports]
+    found = judge(dict(zip(servers, seen, strict=False)), ["192.168.1.5"], 4000)
+    assert (found.in_order, found.witnesses) == (expected, tuple(servers[: len(ports)]))
+    elsewhere = [*seen[:-1], Endpoint("203.0.113.10", ports[-1])]
+    assert judge(dict(zip(servers, elsewhere, strict=False)), [], 4000).in_order is None
+
+
 def test_servers_are_chosen_on_different_addresses_and_few() -> None:
     servers = [
         S1,

@@ -120,6 +120,24 @@ def test_the_verdict_is_the_models(nats: list[Nat]) -> None:
     assert verdict(report) is in_a_word[sum(expected.values())]
 
 
+@pytest.mark.parametrize("allocation", [Allocation.CONTIGUOUS, Allocation.RANDOM])
+@pytest.mark.parametrize("mapping", NatMapping)
+def test_ports_in_order_are_told_by_three_nodes_and_reach_homes(
+    mapping: NatMapping, allocation: Allocation
+) -> None:
+    async def scenario(servers: int) -> Outside:
+        internet = MemoryInternet(servers=servers)
+        home = internet.home([Nat(mapping, allocation=allocation)])
+        return await look(internet, home, [server.endpoint for server in internet.servers])
+
+    dependent, in_order = mapping is not NatMapping.ENDPOINT_INDEPENDENT, allocation is Allocation.CONTIGUOUS
+    found = virtual_time.run(scenario(3))
+    assert found.ports_in_order is (in_order if dependent else None)
+    expected = Verdict.MOST if in_order or not dependent else Verdict.SOME
+    assert verdict(report_of(found)) is expected
+    assert virtual_time.run(scenario(2)).ports_in_order is None
+
+
 @pytest.mark.parametrize("nats", SINGLE, ids=shown)
 def test_hairpinning(nats: list[Nat]) -> None:
     assert seen_behind(nats).hairpinning is nats[0].hairpinning

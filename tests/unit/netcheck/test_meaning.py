@@ -92,6 +92,17 @@ def test_the_verdict_of_every_nat(mapping: Mapping, filtering: Filtering, expect
         assert direct[Peer.SYMMETRIC] is None
 
 
+@pytest.mark.parametrize("filtering", Filtering)
+def test_ports_in_order_reach_the_usual_home_routers(filtering: Filtering) -> None:
+    symmetric = outside(Mapping.ADDRESS_AND_PORT_DEPENDENT, filtering)
+    report = over_ipv4(replace(symmetric, ports_in_order=True))
+    assert verdict(report) is Verdict.MOST
+    assert "in order" in found(report)["direct-most"].text
+    direct = direct_with(report)
+    assert (direct[Peer.PORT_RESTRICTED], direct[Peer.SYMMETRIC]) == (True, False)
+    assert verdict(over_ipv4(replace(symmetric, ports_in_order=False))) is Verdict.SOME
+
+
 @pytest.mark.parametrize("mapping", Mapping)
 def test_a_port_that_the_router_forwards_makes_everything_direct(mapping: Mapping) -> None:
     router = replace(ROUTER, offered=("pcp",), protocol="pcp", external=Endpoint(SEEN.host, 41000))

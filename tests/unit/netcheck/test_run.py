@@ -184,8 +184,8 @@ TOP = (
     *("running", "unresolved", "udp_port", "findings", "took_s"),
 )
 OF_A_FAMILY = (
-    *("udp", "addresses", "default_route", "public_endpoints", "mapping", "filtering", "hairpinning"),
-    *("path_mtu", "asked", "answered", "rtt_ms"),
+    *("udp", "addresses", "default_route", "public_endpoints", "mapping", "ports_in_order", "filtering"),
+    *("hairpinning", "path_mtu", "asked", "answered", "rtt_ms"),
 )
 PARTS = [part for part in vars(documents).values() if hasattr(part, "__total__")]
 

@@ -1,7 +1,7 @@
 """The connector: knocks and ICE side by side, one attempt at a time, and an end to each."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -105,6 +105,9 @@ class Bench:
         self.peer = peer
         self.tunnels = FakeTunnels()
         self.agents: list[FakeAgent] = []
+        self.remotes: list[Sequence[Candidate]] = []
+        """Of each agent."""
+        self.began = 0
         self.states: list[PeerState] = []
         self.doubted: list[Peer] = []
         self.path, self.delay_s = path, delay_s
@@ -135,6 +138,7 @@ class Bench:
             raise UsageError("more agents than the port takes")
         assert all(agent.closed for agent in self.agents), "two agents would answer to the same credentials"
         self.agents.append(FakeAgent(self.path, self.delay_s))
+        self.remotes.append(arguments[2])
         self.agents[-1].heard = arguments[3]
         return self.agents[-1]
 
@@ -369,6 +373,41 @@ async def test_a_candidate_that_a_signal_tells_is_checked_in_the_attempt_that_ru
     await asyncio.sleep(1)
     bench.connector.candidates_told((Candidate(ELSEWHERE, CandidateKind.REFLEXIVE),))
     assert [agent.path for agent in bench.agents] == [ELSEWHERE]
+    await bench.connector.close()
+
+
+@scenario
+async def test_a_predicted_port_is_checked_in_the_attempt_that_runs_or_in_the_next_one_only() -> None:
+    predicted = (Candidate(ELSEWHERE, CandidateKind.PREDICTED),)
+    bench = Bench(path=None)
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    bench.connector.ports_predicted(predicted)
+    assert bench.agents[0].path == ELSEWHERE
+    await asyncio.sleep(module.ICE_DEADLINE_S - 0.9)
+    bench.connector.ports_predicted(predicted)
+    assert not bench.connector.running
+    await asyncio.sleep(40)
+    remotes = [[candidate.endpoint for candidate in remote] for remote in bench.remotes]
+    assert remotes[:3] == [[THERE], [ELSEWHERE, THERE], [THERE]]
+    assert bench.connector.candidates == CANDIDATES and bench.connector.predicted == {ELSEWHERE}
+    await bench.connector.close()
+
+
+@scenario
+async def test_what_comes_first_in_an_attempt_is_over_before_a_datagram_leaves() -> None:
+    bench = Bench()
+    bench.connector.known_endpoints = [THERE]
+
+    async def first(peer: Peer) -> None:
+        await asyncio.sleep(0.1)
+        assert bench.tunnels.asked == [] and bench.agents == []
+        bench.began += 1
+
+    bench.connector._attempt_begins = first
+    bench.connector.record_arrived(NONCE, credentials(True), CANDIDATES)
+    await asyncio.sleep(1)
+    assert bench.began == 1 and bench.asked("knock") and bench.agents
     await bench.connector.close()
 
 

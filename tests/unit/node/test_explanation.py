@@ -19,7 +19,8 @@ from dhtvpn.control import schema
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh.peers import Occasion
 from dhtvpn.mesh.relayed import relayed
-from dhtvpn.node.explanation import NATS_IN_THE_WAY, NOT_SENT_THERE, explanation
+from dhtvpn.nat.candidates import CandidateKind as IceKind
+from dhtvpn.node.explanation import ANOTHER_PORT, NATS_IN_THE_WAY, NOT_SENT_THERE, explanation
 from dhtvpn.records.record import Candidate, CandidateKind
 
 
@@ -50,6 +51,18 @@ def test_a_relayed_peer_behind_a_nat_that_lets_no_check_through() -> None:
     assert (document["attempts"], document["checking"], document["checked_s"]) == (2, False, 3.2)
     assert [change["to"]["path"] for change in document["changes"]] == ["relayed"]
     assert codes(node, "laptop") == ["port-mapping", "forward-port", "ipv6"]
+
+
+def test_a_port_that_was_foreseen_is_told_and_so_is_one_of_the_peer() -> None:
+    node = SeenNode()
+    guess = Endpoint("198.18.2.2", 30001)
+    peer = node.add("laptop", relayed(BY_VOLUNTEER, 2), no_answer(guess, IceKind.PREDICTED))
+    assert explanation(node, peer)["prediction"] is None  # type: ignore[arg-type]
+    node.foreseen[peer] = SimpleNamespace(guesses=(guess,), failed=2)
+    document = explanation(node, peer)  # type: ignore[arg-type]
+    assert document["prediction"] == {"guesses": [str(guess)], "failed": 2}
+    assert [(pair["kind"], pair["reason"]) for pair in document["pairs"]] == [("predicted", ANOTHER_PORT)]
+    assert "port of desk was tried 2 times, in vain" in document["advice"][0]["text"]
 
 
 def test_a_direct_peer_needs_nothing() -> None:

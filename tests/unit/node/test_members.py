@@ -1,5 +1,6 @@
 """Neighbours: members whose newest record has come over a local link."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,3 +60,18 @@ def test_a_link_that_comes_later_is_tried_then() -> None:
     bench.members.links_changed()
     bench.members.links_changed()
     assert bench.told == [on(3)]
+
+
+def test_predicted_ports_of_a_signal_are_kept_apart_from_candidates() -> None:
+    bench = Bench()
+    peer, predicted = SimpleNamespace(node_key=bytes(32)), list[Candidate]()
+    port, relay = replace(FAR, kind=CandidateKind.PREDICTED), replace(FAR, kind=CandidateKind.RELAY)
+    victim = Candidate(Endpoint("198.18.2.2", 1), CandidateKind.PREDICTED)
+    bench.connector.nonce, bench.connector.ports_predicted = b"run", predicted.extend
+    bench.members._surroundings = SimpleNamespace(usable=list)  # type: ignore[assignment]
+    arrived: list[Any] = []
+    bench.members._candidates_arrived = lambda *what: arrived.append(what)  # type: ignore[method-assign]
+    for nonce in (b"run", b"another"):
+        bench.members.signalled(peer, nonce, [port, victim, FAR, relay])  # type: ignore[arg-type]
+    assert bench.told == [FAR] and predicted == [port, port]
+    assert arrived == [(bench.member, b"another", [FAR, relay])]

@@ -29,6 +29,7 @@ class Bench:
         )
         assert peer is not None
         self.peer, self.told = peer, list[frames.Frame]()
+        self.predicted: tuple[Candidate, ...] = ()
         self.signals = Signals(
             session_nonce=bytes(16),
             table=table,
@@ -36,6 +37,7 @@ class Bench:
             candidates=lambda: (Candidate(HERE, CandidateKind.HOST),),
             homes=lambda: (),
             paths=SimpleNamespace(),  # type: ignore[arg-type]
+            predicted=lambda _: self.predicted,
         )
 
     def _send(self, peer: Peer, frame: frames.Frame) -> None:
@@ -54,6 +56,18 @@ def test_a_peer_is_told_once_by_each_way_and_not_whenever_keys_are_renewed() -> 
     assert [bench.session(ONE_WAY) for _ in range(30)] == [1] + 29 * [0]
     assert bench.told == [frames.Signal(bytes(16), ((CandidateKind.HOST.value, HERE),))]
     assert [bench.session(ANOTHER), bench.session(ANOTHER)] == [1, 0]
+
+
+def test_ports_that_are_foreseen_come_first_and_leave_out_what_does_not_fit() -> None:
+    bench = Bench()
+    ports = [Endpoint(HERE.host, 30_000 + number) for number in range(frames.MAX_CANDIDATES)]
+    for count in (1, len(ports)):
+        bench.predicted = tuple(Candidate(port, CandidateKind.PREDICTED) for port in ports[:count])
+        bench.signals.send(bench.peer)
+        told = bench.told[-1]
+        assert isinstance(told, frames.Signal)
+        assert frames.decode(frames.encode(told)) == told
+        assert [kind for kind, _ in told.candidates] == (count * [5] + [1])[: len(ports)]
 
 
 def test_it_is_told_again_after_a_direct_path_and_after_a_loss() -> None:

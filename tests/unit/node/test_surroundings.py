@@ -10,7 +10,7 @@ from dhtvpn.endpoint import Endpoint
 from dhtvpn.membership.addresses import ipv4_network, ipv6_network
 from dhtvpn.membership.network_id import Mode, NetworkId
 from dhtvpn.nat.filtering import Filtering
-from dhtvpn.nat.reflexive import Mapping, Survey
+from dhtvpn.nat.reflexive import FamilySurvey, Mapping, Survey
 from dhtvpn.node.surroundings import MAX_LINK_LOCAL, MAX_LINKS_TRIED, Surroundings
 from dhtvpn.records.record import (
     MAX_CANDIDATES,
@@ -82,6 +82,51 @@ def test_reflexive_candidates_come_first_and_are_kept_when_nobody_answers() -> N
     world.answer = Survey(Mapping.UNKNOWN, [])
     assert not world.look()
     assert world.around.mapping is Mapping.ENDPOINT_INDEPENDENT
+
+
+def symmetric(*ports: int, host: str = SEEN.host, in_order: bool | None = None) -> Survey:
+    """A survey behind a NAT with another port for each server."""
+    seen = tuple(Endpoint(host, port) for port in ports)
+    servers = tuple(Endpoint(SERVER.host, number) for number in range(1, len(ports) + 1))
+    found = FamilySurvey(Mapping.ADDRESS_AND_PORT_DEPENDENT, seen, len(ports), servers, in_order)
+    return Survey(found.mapping, list(seen), {4: found})
+
+
+def test_of_many_ports_at_one_address_one_is_a_candidate() -> None:
+    world = World("192.168.1.5")
+    world.answer = symmetric(30000, 41000, 52000)
+    world.look()
+    found = [candidate.endpoint for candidate in world.around.candidates()]
+    assert found == [Endpoint(SEEN.host, 30000), Endpoint("192.168.1.5", PORT)]
+    assert len(world.around.public_endpoints) == 3
+    world.answer = Survey(Mapping.UNKNOWN, [SEEN, Endpoint(SEEN.host, 778)])
+    world.look()
+    assert len(world.around.candidates()) == 3, "that they depend on the server is not known here"
+
+
+def test_order_of_ports_holds_until_we_are_seen_elsewhere_or_with_one_mapping() -> None:
+    world = World("192.168.1.5")
+    world.answer = symmetric(30000, 41000, 52000, in_order=False)
+    world.look()
+    assert world.around.ports_in_order is None
+    world.answer = symmetric(30000, 30001, 30002, in_order=True)
+    world.look()
+    first = world.around.ports_in_order
+    assert first is not None
+    assert (first.witness, first.seen[-1].port) == (Endpoint(SERVER.host, 1), 30002)
+    nobody = Survey(Mapping.UNKNOWN, [])
+    for world.answer in (symmetric(30001, 30000, 30009, in_order=False), symmetric(30004), nobody):
+        world.look()
+        assert world.around.ports_in_order == first
+    world.answer = symmetric(30001, 40000, 30009, host="198.18.6.6", in_order=False)
+    world.look()
+    assert world.around.ports_in_order is None
+    world.answer = symmetric(30000, 30001, 30002, in_order=True)
+    world.look()
+    one = FamilySurvey(Mapping.ENDPOINT_INDEPENDENT, (SEEN,), 2, (SERVER,))
+    world.answer = Survey(one.mapping, [SEEN], {4: one})
+    world.look()
+    assert world.around.ports_in_order is None
 
 
 def test_without_nat_the_host_candidate_is_not_said_twice() -> None:

@@ -55,6 +55,7 @@ def test_attempts_are_those_of_the_membership() -> None:
         {"candidates": (Candidate(Endpoint("192.0.2.7", 0), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("224.0.0.1", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("ff02::1", 1), CandidateKind.HOST),)},
+        {"candidates": (replace(HOST, kind=CandidateKind.PREDICTED),)},
         {"candidates": (Candidate(Endpoint("0.0.0.0", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("::", 1), CandidateKind.HOST),)},
         {"candidates": (Candidate(Endpoint("255.255.255.255", 1), CandidateKind.HOST),)},
@@ -145,3 +146,9 @@ def test_an_interface_of_ours_is_in_no_record(record: EndpointRecord) -> None:
     near = Candidate(Endpoint("fe80:3::1", 1), CandidateKind.HOST)
     told = records.decode(records.encode(replace(record, candidates=(near,))))
     assert told.candidates == (Candidate(Endpoint("fe80::1", 1), CandidateKind.HOST),)
+
+
+def test_a_predicted_port_in_a_record_is_skipped(record: EndpointRecord) -> None:
+    fields = fields_of(record)
+    fields[4] = [[CandidateKind.PREDICTED.value, HOST.endpoint.pack()], [1, HOST.endpoint.pack()]]
+    assert records.decode(strict_cbor.encode(fields)).candidates == (HOST,)
