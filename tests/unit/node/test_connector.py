@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from peers_in_table import add_peer
 from virtual_time import run
 
 from dhtvpn.endpoint import Endpoint
@@ -93,15 +93,7 @@ class Bench:
         delay_s: float = 0.1,
         turns: Turns | None = None,
     ) -> None:
-        peer = PeerTable().add(
-            tunnel_key=bytes(32),
-            node_key=bytes([9]) * 32,
-            id="peer",
-            name="peer",
-            ipv4=IPv4Address("10.7.0.2"),
-            ipv6=IPv6Address("fd00::2"),
-        )
-        assert peer is not None
+        peer = add_peer(PeerTable(), 9)
         self.peer = peer
         self.tunnels = FakeTunnels()
         self.agents: list[FakeAgent] = []

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
 import pytest
+from peers_in_table import add_peer
 from virtual_time import run
 
 from dhtvpn.mesh import frames
@@ -20,15 +20,7 @@ class Side:
     """One end of a path of ``delay_s`` one way, which loses the Hellos of the given numbers."""
 
     def __init__(self, delay_s: float, lost: Collection[int] = ()) -> None:
-        peer = PeerTable().add(
-            tunnel_key=bytes(32),
-            node_key=bytes(32),
-            id="peer",
-            name="peer",
-            ipv4=IPv4Address("10.7.0.2"),
-            ipv6=IPv6Address("fd00::2"),
-        )
-        assert peer is not None
+        peer = add_peer(PeerTable(), 9)
         self.peer, self.delay_s, self.lost = peer, delay_s, lost
         self.said: list[frames.Hello] = []
         self.heard: list[frames.Hello] = []

@@ -1,9 +1,9 @@
 """Pings: the round trip, the answer to others, and the moment when a path counts as lost."""
 
 import asyncio
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from peers_in_table import add_peer
 from virtual_time import run
 
 from dhtvpn.endpoint import Endpoint
@@ -18,15 +18,7 @@ class Path:
     """One peer at the other end of a path that works until it is cut."""
 
     def __init__(self) -> None:
-        peer = PeerTable().add(
-            tunnel_key=bytes(32),
-            node_key=bytes(32),
-            id="peer",
-            name="peer",
-            ipv4=IPv4Address("10.7.0.2"),
-            ipv6=IPv6Address("fd00::2"),
-        )
-        assert peer is not None
+        peer = add_peer(PeerTable(), 9)
         self.peer, self.cut, self.delay_s = peer, False, 0.02
         self.sent: list[frames.Frame] = []
         self.lost: list[Peer] = []

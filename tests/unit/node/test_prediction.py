@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import virtual_time
 from nat_in_memory import MemoryInternet, MemoryPort
+from peers_in_table import add_peer
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.errors import SystemRefusedError
@@ -46,15 +46,7 @@ class Bench:
         """Where the peer's NAT has seen something of ours come from."""
         self.arrived._receive = None  # type: ignore[assignment, method-assign]
         self.internet.outside._machines[HOME.host] = lambda data, source, _: self.sources.append(source)
-        peer = PeerTable().add(
-            tunnel_key=bytes(32),
-            node_key=bytes([9]) * 32,
-            id="peer",
-            name="peer",
-            ipv4=IPv4Address("10.7.0.2"),
-            ipv6=IPv6Address("fd00::2"),
-        )
-        assert peer is not None
+        peer = add_peer(PeerTable(), 9)
         self.peer, self.nat = peer, RESTRICTED
         self.peer.endpoint = relayed(1, 9)
         self.order: PortsInOrder | None = None

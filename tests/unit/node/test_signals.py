@@ -1,7 +1,8 @@
 """When a relayed peer is told where this node may be reached."""
 
-from ipaddress import IPv4Address, IPv6Address
 from types import SimpleNamespace
+
+from peers_in_table import add_peer
 
 from dhtvpn.endpoint import Endpoint
 from dhtvpn.mesh import frames
@@ -19,15 +20,7 @@ class Bench:
 
     def __init__(self) -> None:
         table = PeerTable()
-        peer = table.add(
-            tunnel_key=bytes(32),
-            node_key=bytes([9]) * 32,
-            id="peer",
-            name="peer",
-            ipv4=IPv4Address("10.7.0.2"),
-            ipv6=IPv6Address("fd00::2"),
-        )
-        assert peer is not None
+        peer = add_peer(table, 9)
         self.peer, self.told = peer, list[frames.Frame]()
         self.predicted: tuple[Candidate, ...] = ()
         self.signals = Signals(
@@ -81,15 +74,7 @@ def test_nothing_is_remembered_of_peers_that_are_gone() -> None:
     bench = Bench()
     bench.session(ONE_WAY)
     bench.signals._table.remove(bench.peer)
-    other = bench.signals._table.add(
-        tunnel_key=bytes([1]) * 32,
-        node_key=bytes([8]) * 32,
-        id="other",
-        name="other",
-        ipv4=IPv4Address("10.7.0.3"),
-        ipv6=IPv6Address("fd00::3"),
-    )
-    assert other is not None
+    other = add_peer(bench.signals._table, 8, "other")
     gone, bench.peer = bench.peer, other
     bench.session(ANOTHER)
     assert gone.number not in bench.signals._told
