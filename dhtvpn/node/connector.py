@@ -38,6 +38,8 @@ LOOK_S, FULL_ATTEMPTS = 3.0, 3
 news: half the checks. Those that a full one sends later are for a peer that starts late."""
 HANDSHAKE_DEADLINE_S = 2.0
 """From the nominated pair to the session: two round trips on a slow path, and one loss."""
+TRIALS_S = (0.5, 0.5, 1.0)
+"""After each ping by a path that is to take a relay's place, as long in all as a handshake is given."""
 KNOCK_INTERVAL_S = 1.0
 KNOCKS = 5
 GRACE_S = 0.25
@@ -511,12 +513,13 @@ class Connector:
                 return
             endpoint = finding.result()
             log.info("peer %s: path found to %s", self.peer.id, endpoint)
-            before = self.peer.endpoint if self.peer.relayed else None
+            if self.peer.path == "relayed":
+                await self._leave_relay(endpoint, session, controlling=credentials.controlling)
+                return
             self._tunnels.aim(self.peer, endpoint)
             if credentials.controlling:
                 self._tunnels.initiate(self.peer)
-            if not await happens(session, HANDSHAKE_DEADLINE_S) and before is not None:
-                self._tunnels.aim(self.peer, before)
+            await happens(session, HANDSHAKE_DEADLINE_S)
         except TimedOutError:
             log.info("peer %s: no path in this attempt", self.peer.id)
         finally:
@@ -526,6 +529,16 @@ class Connector:
             for task in (finding, done):
                 task.cancel()
             await asyncio.gather(finding, done, return_exceptions=True)
+
+    async def _leave_relay(self, endpoint: Endpoint, session: asyncio.Event, *, controlling: bool) -> None:
+        """There is a session, so a ping by the path that the checks have found suffices, and each side makes
+        its own: the other may have moved already. A peer that has begun anew does not know the session."""
+        for pause_s in TRIALS_S:
+            self._heard_direct(self.peer, endpoint)
+            if await happens(session, pause_s):
+                return
+            if controlling:
+                self._tunnels.knock(self.peer, [endpoint])
 
     def _check_heard(self, endpoint: Endpoint) -> None:
         """The peer's check has got through from ``endpoint``: the handshake follows at once, in place of two
