@@ -55,7 +55,9 @@ class NetworkEvents:
         self._parts.announcer.announce()
 
     def directory_reached(self) -> None:
-        """The directory answers for the first time."""
+        """The directory answers for the first time, or again."""
+        if self._parts.surveying.done.is_set() and not self._parts.surroundings.answered:
+            self._parts.surveying.soon(afresh=True)  # the survey has given up asking so often
         self._parts.announcer.announce()
         self._parts.events.wake()
 

@@ -25,6 +25,8 @@ from dhtvpn.records.topic import Topic
 IDENTITY = Identity.from_seed(b"\1" * 32)
 TOPIC = Topic.derive(b"\2" * 32, 483_000)
 NOW = 483_000 * 3600
+LINK_LOCAL = ipaddress.ip_network("fe80::/64")
+"""RFC 4291 section 2.5.6: the others have bits set where there have to be none."""
 
 hosts = (st.ip_addresses(v=4) | st.ip_addresses(v=6)).filter(
     lambda address: (
@@ -32,10 +34,15 @@ hosts = (st.ip_addresses(v=4) | st.ip_addresses(v=6)).filter(
         and not address.is_unspecified
         and getattr(address, "ipv4_mapped", None) is None
         and address != ipaddress.ip_address("255.255.255.255")
+        and (address.version == 4 or not address.is_link_local or address in LINK_LOCAL)
     )
 )
 endpoints = st.builds(Endpoint, hosts.map(str), st.integers(1, 65535))
-candidates = st.builds(Candidate, endpoints, st.sampled_from(CandidateKind))
+candidates = st.builds(
+    Candidate,
+    endpoints,
+    st.sampled_from([kind for kind in CandidateKind if kind is not CandidateKind.PREDICTED]),
+)
 legal_records = st.builds(
     EndpointRecord,
     st.just(IDENTITY.node_key),

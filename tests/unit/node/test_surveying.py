@@ -29,7 +29,7 @@ class World:
             filtering=Filtering.NOT_BY_PORT,
             public_endpoints=(),
         )
-        self.dht = SimpleNamespace(read_only=True)
+        self.dht = SimpleNamespace(read_only=True, size=3)
         self.surveying = Surveying(
             self.around,  # type: ignore[arg-type]
             SimpleNamespace(contacts=list, dht=self.dht),  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ async def test_a_router_that_starts_again_is_noticed_soon(world: World) -> None:
     world.surveying.soon(afresh=False)
     before = len(world.looks)
     await asyncio.sleep(90)
-    assert len(world.looks) - before >= 90 / module.UNANSWERED_S - 1
+    assert len(world.looks) - before >= module.UNANSWERED
     await asyncio.sleep(600)
     assert world.gaps()[-1] == module.SURVEY_S[-1], "nobody there for good"
 
@@ -119,3 +119,29 @@ async def test_whoever_was_cut_off_makes_itself_known_again(world: World) -> Non
     assert world.changed == [True]
     await asyncio.sleep(300)
     assert world.changed == [True]
+
+
+@scenario
+async def test_whoever_has_lost_the_directory_makes_itself_known_through_who_answers_the_survey(
+    world: World,
+) -> None:
+    """The survey that was under way when the router came back has its answer, and the directory none yet."""
+    assert not world.changed
+    world.dht.size, world.news = 0, True
+    world.surveying.soon(afresh=False)
+    await asyncio.sleep(module.LEAST_PAUSE_S + 0.1)
+    assert world.changed == [True]
+    world.dht.size, world.news = 3, False
+    await asyncio.sleep(300)
+    assert world.changed == [True]
+
+
+@scenario
+async def test_the_first_survey_leaves_the_directory_to_who_enters_it(world: World) -> None:
+    fresh = World()
+    fresh.dht.size = 0
+    task = asyncio.create_task(fresh.surveying.run(()))
+    await asyncio.sleep(1)
+    assert len(fresh.looks) == 1 and not fresh.changed
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
