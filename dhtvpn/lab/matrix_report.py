@@ -107,7 +107,7 @@ def to_table(summary: Summary) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("pair", no_wrap=True)
     table.add_column("NAT", no_wrap=True)
-    table.add_column("path")
+    table.add_column("path", min_width=len("relayed"))
     table.add_column("median s", justify="right", no_wrap=True)
     table.add_column("worst s", justify="right", no_wrap=True)
     for name, runs in summary.by_pair.items():

@@ -34,7 +34,7 @@ TOPOLOGY = Topology(
     routers=(Router("laptop-home", SYMMETRIC), Router("phone-home", SYMMETRIC)),
 )
 UNCAPPED = ("--relay-rate", "100000")
-SETTLE_S, WINDOW_S, WINDOWS = 1.0, 1.0, 3
+SETTLE_S, WINDOW_S, WINDOWS = 1.0, 1.0, 2
 LEAST_SHARE = 1 / 3
 
 

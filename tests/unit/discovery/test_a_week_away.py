@@ -51,7 +51,7 @@ async def replace_most(net, nodes, share, families, seed=1):
     ("families", "share"),
     [
         ({4}, 0.95),
-        ({4, 6}, 0.9),
+        pytest.param({4, 6}, 0.9, marks=pytest.mark.soak),
         pytest.param({4}, 0.9, marks=pytest.mark.soak),
         pytest.param({6}, 0.9, marks=pytest.mark.soak),
     ],
